@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <procpool/error.hpp>
+
+namespace procpool::detail {
+
+class array_block;  // one shared_array's memory: a sealed memfd and its mapping
+
+/// Every payload starts at an address that is a multiple of this, and is only ever moved by a multiple of it:
+/// padding is a function of the position alone, so what lies aligned for the writer lies aligned for the reader.
+inline constexpr std::size_t payload_alignment = 64;
+
+/// An append-only run of bytes with the shared arrays that travel beside them. Where the bytes lie is the
+/// derived class's business: on the heap, or in a worker's half of its lane.
+class byte_writer {
+ public:
+  byte_writer(const byte_writer&) = delete;
+  byte_writer& operator=(const byte_writer&) = delete;
+
+  const std::byte* data() const noexcept { return data_; }
+  std::byte* data() noexcept { return data_; }
+  std::size_t size() const noexcept { return size_; }
+
+  /// `n` more bytes at the returned address, not yet written. Throws what grow() throws, and is then unchanged.
+  std::byte* extend(std::size_t n) {
+    if (n > capacity_ - size_) {
+      if (n > static_cast<std::size_t>(PTRDIFF_MAX) - size_) throw std::bad_alloc();
+      grow(size_ + n);
+    }
+    std::byte* at = data_ + size_;
+    size_ += n;
+    return at;
+  }
+
+  void write(const void* from, std::size_t n) {
+    if (n != 0) std::memcpy(extend(n), from, n);
+  }
+
+  template <class T>
+    requires std::is_trivially_copyable_v<T>
+  void put(const T& value) {
+    std::memcpy(extend(sizeof(T)), std::addressof(value), sizeof(T));
+  }
+
+  /// Pads with zero bytes to a multiple of `alignment`, a power of two up to payload_alignment.
+  void align(std::size_t alignment) {
+    const std::size_t pad = (alignment - size_ % alignment) % alignment;
+    if (pad != 0) std::memset(extend(pad), 0, pad);
+  }
+
+  /// Forgets all bytes and attachments past `size` and `attachments`: back to an earlier state.
+  void truncate(std::size_t size, std::size_t attachments) {
+    size_ = size;
+    attachments_.resize(attachments);
+  }
+
+  /// A shared array whose handle lies in these bytes: its descriptor travels beside them.
+  void attach(std::shared_ptr<array_block> block) { attachments_.push_back(std::move(block)); }
+  const std::vector<std::shared_ptr<array_block>>& attachments() const noexcept { return attachments_; }
+
+ protected:
+  byte_writer() = default;
+  ~byte_writer() = default;
+
+  /// Makes capacity_ at least `needed`, keeping the first size_ bytes; data_ stays payload_alignment-aligned.
+  virtual void grow(std::size_t needed) = 0;
+
+  std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+  std::size_t capacity_ = 0;
+
+ private:
+  std::vector<std::shared_ptr<array_block>> attachments_;
+};
+
+/// Bytes on the heap of this process.
+class heap_writer final : public byte_writer {
+ public:
+  heap_writer() = default;
+  ~heap_writer() { std::free(data_); }
+
+  void clear() { truncate(0, 0); }
+
+ private:
+  void grow(std::size_t needed) override {
+    std::size_t room = std::max<std::size_t>(needed, std::min(capacity_ * 2, capacity_ + (std::size_t{1} << 30)));
+    room = (room + payload_alignment - 1) / payload_alignment * payload_alignment;
+    auto* fresh = static_cast<std::byte*>(std::aligned_alloc(payload_alignment, room));
+    if (fresh == nullptr) throw std::bad_alloc();
+    if (size_ != 0) std::memcpy(fresh, data_, size_);
+    std::free(data_);
+    data_ = fresh;
+    capacity_ = room;
+  }
+};
+
+/// Where a reader finds the shared arrays that came beside its bytes.
+class attachment_source {
+ public:
+  /// The array of that identity, mapped; null if none came.
+  virtual std::shared_ptr<array_block> take(std::uint64_t identity) = 0;
+
+ protected:
+  ~attachment_source() = default;
+};
+
+/// A cursor over bytes that may come from a stranger. Each byte is fetched once, by a copy into private memory, and
+/// every length is checked against what is left, so bytes that change meanwhile yield garbage values, never a wild access.
+class byte_reader {
+ public:
+  byte_reader(const void* data, std::size_t size, attachment_source* attachments = nullptr) noexcept
+      : at_(static_cast<const std::byte*>(data)), end_(at_ + size), attachments_(attachments) {}
+
+  std::size_t remaining() const noexcept { return static_cast<std::size_t>(end_ - at_); }
+
+  /// The next `n` bytes where they lie. Throws serialization_error if fewer are left.
+  const std::byte* take(std::size_t n) {
+    if (n > remaining()) throw_short(n);
+    const std::byte* from = at_;
+    at_ += n;
+    return from;
+  }
+
+  void read(void* to, std::size_t n) {
+    const std::byte* from = take(n);
+    if (n != 0) std::memcpy(to, from, n);
+  }
+
+  template <class T>
+    requires std::is_trivially_copyable_v<T>
+  T get() {
+    alignas(T) std::byte copy[sizeof(T)];
+    read(copy, sizeof(T));
+    return std::bit_cast<T>(copy);
+  }
+
+  /// Skips the writer's padding: to the next address that is a multiple of `alignment`.
+  void align(std::size_t alignment) {
+    const auto address = reinterpret_cast<std::uintptr_t>(at_);
+    take((alignment - address % alignment) % alignment);
+  }
+
+  attachment_source* attachments() const noexcept { return attachments_; }
+
+ private:
+  [[noreturn]] void throw_short(std::size_t wanted) const {
+    throw make_error<serialization_error>("decoding: " + std::to_string(wanted) + " bytes wanted, " +
+                                              std::to_string(remaining()) + " left",
+                                          std::string("bytes"));
+  }
+
+  const std::byte* at_;
+  const std::byte* end_;
+  attachment_source* attachments_;
+};
+
+}  // namespace procpool::detail
