@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <stdexcept>
+
+#include <procpool/detail/callback_thread.hpp>
+#include <procpool/detail/job.hpp>
+#include <procpool/detail/posix/process.hpp>
+#include <procpool/options.hpp>
+
+namespace procpool::detail {
+
+/// The pool as futures and lazy ranges see it: takes chunks of jobs and settles each of their elements, whatever
+/// happens. One derived class per kind of transport. Safe to call from several threads.
+class engine : public std::enable_shared_from_this<engine> {
+ public:
+  engine() = default;
+  engine(const engine&) = delete;
+  engine& operator=(const engine&) = delete;
+  virtual ~engine() = default;
+
+  /// Takes the chunks (moved from) and will settle each of their elements exactly once. May block on max_queued.
+  /// Throws pool_closed, pool_broken, or std::logic_error in a process that did not construct the pool: nothing was taken.
+  virtual void submit(std::span<chunk> chunks) = 0;
+
+  /// Settles with task_cancelled every element of `target` that has not started. True if there was at least one.
+  virtual bool cancel(job& target) noexcept = 0;
+
+  /// Whether a worker has started an element of `target` that is not settled yet.
+  virtual bool running(const job& target) const noexcept = 0;
+
+  /// Settles what is ready to be settled, without blocking; true if there was something. For threads that wait.
+  virtual bool help() noexcept = 0;
+  /// Between watch(true) and watch(false) this thread calls help() all the time: no other need be woken for what it sees.
+  virtual void watch(bool /*whether*/) noexcept {}
+
+  virtual void close() noexcept = 0;
+  virtual void terminate() noexcept = 0;
+  virtual void join() = 0;
+  virtual std::size_t processes() const noexcept = 0;
+  virtual pool_stats stats() const = 0;
+
+  /// Runs then(), coroutines and progress, one after the other, in one thread that starts when first needed.
+  callback_thread& callbacks() noexcept { return *callbacks_; }
+
+  /// Whether this process constructed the pool: no other may use it.
+  bool owned() const noexcept { return owner_ == current_process(); }
+  void require_owned(const char* operation) const {
+    if (!owned()) {
+      throw std::logic_error(std::string("procpool: ") + operation +
+                             ": the pool belongs to another process, which constructed it");
+    }
+  }
+
+ private:
+  const pid_t owner_ = current_process();
+  const std::shared_ptr<callback_thread> callbacks_ = std::make_shared<callback_thread>();
+};
+
+}  // namespace procpool::detail

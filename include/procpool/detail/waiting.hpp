@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <sched.h>
+
+#include <chrono>
+#include <optional>
+#include <utility>
+
+#include <procpool/detail/deadline.hpp>
+#include <procpool/detail/posix/spin.hpp>
+
+namespace procpool::detail {
+
+/// Waits until `done()`; false if the deadline passed first. `help()` does of the awaited work what this thread can do
+/// and says whether there was some; `sleep()` blocks until something may have changed or the deadline has passed.
+/// A tiny task is back within microseconds, so this thread looks for its result itself before it sleeps, and says so:
+/// `watch(true)` before it looks, `watch(false)` before it sleeps or goes on.
+template <class Done, class Help, class Sleep, class Watch>
+bool help_until(Done&& done, Help&& help, steady_time deadline, Sleep&& sleep, Watch watch) {
+  constexpr std::chrono::microseconds spinning{2};
+  constexpr std::chrono::microseconds yielding{50};
+  struct watching {
+    explicit watching(Watch& tell) : tell_(tell) { tell_(true); }
+    watching(const watching&) = delete;
+    watching& operator=(const watching&) = delete;
+    ~watching() { tell_(false); }
+    Watch& tell_;
+  };
+  if (done()) return true;
+  std::optional<watching> looking(std::in_place, watch);
+  steady_time start = std::chrono::steady_clock::now();
+  for (;;) {
+    const bool helped = help();
+    if (done()) return true;
+    const steady_time now = std::chrono::steady_clock::now();
+    if (now >= deadline) return false;
+    if (helped) {
+      start = now;
+    } else if (now - start < spinning) {
+      cpu_pause();
+    } else if (now - start < yielding) {
+      ::sched_yield();
+    } else {
+      looking.reset();
+      sleep();
+      if (done()) return true;
+      looking.emplace(watch);
+    }
+    if (done()) return true;
+  }
+}
+
+}  // namespace procpool::detail

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <cstddef>
+
+namespace procpool::detail {
+
+/// Which worker runs the code that asks.
+struct worker_context {
+  bool active = false;
+  std::size_t index = 0;
+  std::size_t generation = 0;
+};
+
+/// Of this process. A forked worker sets it before it runs any code of the user, and never again, so every thread of
+/// the worker may read it. A worker that is itself the parent of another pool hands its workers a copy to overwrite.
+inline constinit worker_context process_worker_context{};
+
+/// Of this thread, before that of the process: set while a thread of the parent plays the worker.
+inline constinit thread_local const worker_context* thread_worker_context = nullptr;
+
+inline const worker_context& current_worker() noexcept {
+  return thread_worker_context != nullptr ? *thread_worker_context : process_worker_context;
+}
+
+/// Makes this thread a worker for as long as it lives; nests.
+class worker_scope {
+ public:
+  explicit worker_scope(const worker_context& context) noexcept : outer_(thread_worker_context) {
+    thread_worker_context = &context;
+  }
+  worker_scope(const worker_scope&) = delete;
+  worker_scope& operator=(const worker_scope&) = delete;
+  ~worker_scope() { thread_worker_context = outer_; }
+
+ private:
+  const worker_context* const outer_;
+};
+
+}  // namespace procpool::detail
