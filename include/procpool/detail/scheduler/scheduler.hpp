@@ -1,0 +1,577 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/engine.hpp>
+#include <procpool/detail/engine_setup.hpp>
+#include <procpool/detail/job.hpp>
+#include <procpool/detail/posix/signals.hpp>
+#include <procpool/detail/scheduler/collecting_role.hpp>
+#include <procpool/detail/scheduler/crew.hpp>
+#include <procpool/detail/scheduler/leftovers.hpp>
+#include <procpool/detail/scheduler/task_table.hpp>
+#include <procpool/detail/scheduler/worker_end.hpp>
+#include <procpool/detail/scheduler/worker_record.hpp>
+#include <procpool/detail/scheduler/worker_transport.hpp>
+#include <procpool/error.hpp>
+
+namespace procpool::detail {
+
+/// An engine whose workers are processes: settles each element once, whatever happens to the worker that runs it, and
+/// replaces workers that die. What is where, and what goes where, is the table's; this class reads replies, hears of
+/// deaths, and keeps the one thread that does both when nobody else does.
+///
+/// Locks: `role_` first, then `mutex_`. No code of the user (settling, destructors of jobs) runs under `mutex_`.
+template <worker_transport Workers>
+class scheduler final : public engine {
+ public:
+  /// Starts the workers; returns when every initializer has ended. Throws worker_start_error: no process is left then.
+  explicit scheduler(engine_setup setup)
+      : max_queued_(setup.max_queued),
+        max_tasks_per_child_(setup.max_tasks_per_child),
+        workers_(std::move(setup)),
+        crew_(workers_, max_tasks_per_child_),
+        table_(workers_, crew_) {
+    try {
+      start();
+    } catch (...) {
+      finish();
+      throw;
+    }
+  }
+  ~scheduler() override { finish(); }
+
+  void submit(std::span<chunk> chunks) override {
+    require_owned("submit");
+    leftovers done;
+    {
+      std::unique_lock lock(mutex_);
+      require_open();
+      const submission counted(submitting_);
+      for (chunk& each : chunks) {
+        while (each.count != 0) {
+          const std::size_t room = wait_for_room(lock, done);
+          chunk rest;
+          if (each.count > room) rest = each.split(room);
+          table_.add(std::move(each), done);
+          table_.dispatch(done);
+          each = std::move(rest);
+        }
+      }
+    }
+    finish_up(done);
+  }
+
+  bool cancel(job& target) noexcept override {
+    leftovers done;
+    {
+      const std::lock_guard lock(mutex_);
+      table_.withdraw([&](const chunk& each) { return each.target.get() == &target; }, end_cause::cancelled, done);
+    }
+    const bool any = !done.ended.empty();
+    finish_up(done);
+    return any;
+  }
+
+  bool running(const job& target) const noexcept override {
+    const std::lock_guard lock(mutex_);
+    return table_.running(target);
+  }
+
+  bool help() noexcept override {
+    if (!role_.try_lock()) return false;
+    const bool any = collect();
+    role_.unlock();
+    return any;
+  }
+
+  void watch(bool whether) noexcept override {
+    {
+      const std::lock_guard lock(sleeping_mutex_);
+      watchers_ += whether ? 1 : -1;
+      if (sleeping_turn_ == 0 || watchers_ != (whether ? 1 : 0)) return;
+      set_sleeping(whether ? 0 : sleeping_turn_);
+    }
+    // The collector still sleeps: what was published without a ring is this thread's to settle.
+    if (whether || role_.mine()) return;
+    while (anything_published()) {
+      const std::lock_guard role(role_);
+      collect();
+    }
+  }
+
+  void close() noexcept override {
+    const std::lock_guard lock(mutex_);
+    closed_ = true;
+  }
+
+  void terminate() noexcept override {
+    leftovers done;
+    {
+      const std::lock_guard lock(mutex_);
+      closed_ = terminated_ = true;
+      table_.end_all(end_cause::terminated, {}, done);
+      crew_.replace(false);
+      crew_.kill_all("terminate()");
+    }
+    changed_.notify_all();
+    workers_.wake();
+    finish_up(done);
+    // What was published before the kill counts. A worker that cannot be killed (uninterruptible sleep) holds up nobody.
+    if (!role_.mine()) {
+      std::unique_lock lock(mutex_);
+      changed_.wait_for(lock, unkillable_after, [&] { return crew_.none_left(); });
+    }
+    {
+      std::unique_lock role(role_, std::defer_lock);
+      if (!role_.mine()) role.lock();
+      const std::lock_guard lock(mutex_);
+      for (std::size_t i = 0; i != crew_.size(); ++i) table_.abandon_posted(i, done);
+    }
+    finish_up(done);
+  }
+
+  void join() override {
+    require_owned("join");
+    {
+      const std::lock_guard lock(mutex_);
+      if (!closed_) throw std::logic_error("procpool: join: the pool is still open: close() or terminate() it first");
+    }
+    finish();
+    callbacks().drain_and_stop();
+  }
+
+  std::size_t processes() const noexcept override { return crew_.size(); }
+
+  pool_stats stats() const override {
+    // A future is ready a moment before its element is counted; whoever has the role waits for that moment.
+    std::unique_lock<collecting_role> role(role_, std::defer_lock);
+    if (!role_.mine()) role.lock();
+    const std::lock_guard lock(mutex_);
+    pool_stats all;
+    all.tasks_submitted = table_.submitted;
+    all.tasks_completed = table_.completed;
+    all.tasks_failed = table_.failed;
+    all.tasks_running = table_.running();
+    all.tasks_queued = table_.in_flight() - all.tasks_running;
+    crew_.describe(all);
+    return all;
+  }
+
+ private:
+  friend Workers;  // hands on its news
+  using phase = worker_record::phase;
+  using clock = std::chrono::steady_clock;
+
+  static constexpr auto unkillable_after = std::chrono::milliseconds(500);
+  static constexpr auto backstop = std::chrono::milliseconds(100);  ///< a look at the lanes, should a ring be lost
+  static constexpr std::size_t batch = 256;  ///< replies that are read between two times under the mutex
+
+  /// While it lives, under the mutex, the pool is not done.
+  struct submission {
+    explicit submission(std::size_t& count) noexcept : count_(count) { ++count_; }
+    submission(const submission&) = delete;
+    submission& operator=(const submission&) = delete;
+    ~submission() { --count_; }
+    std::size_t& count_;
+  };
+
+  // ---- starting and ending -----------------------------------------------------------------------------------------
+
+  void start() {
+    {
+      const std::lock_guard lock(mutex_);
+      for (std::size_t i = 0; i != crew_.size(); ++i) crew_.spawn(i);
+    }
+    {
+      const all_signals_blocked guard;
+      collector_ = std::thread([this] { run_collector(); });
+    }
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return crew_.all_ready() || crew_.first_failed() != crew_.size(); });
+    if (const std::size_t i = crew_.first_failed(); i != crew_.size()) {
+      throw make_error<worker_start_error>("worker " + std::to_string(i) + " could not be started: " + crew_[i].failure);
+    }
+    crew_.replace(true);
+    serving_ = true;
+  }
+
+  /// Waits for what was submitted, unless terminated; has the workers leave; ends all helpers. Once; others wait for it.
+  void finish() noexcept {
+    const std::lock_guard once(finishing_);
+    if (finished_) return;
+    {
+      std::unique_lock lock(mutex_);
+      closed_ = true;
+      if (serving_) changed_.wait(lock, [&] { return submitting_ == 0 && table_.in_flight() == 0 && table_.unsettled == 0; });
+      if (!serving_) crew_.kill_all("another worker could not be started");
+      crew_.depart();
+      if (collector_.joinable()) {
+        workers_.wake();
+        const auto gone = [&] { return crew_.none_left(); };
+        if (terminated_ || !serving_) {
+          changed_.wait_for(lock, unkillable_after, gone);
+        } else {
+          changed_.wait(lock, gone);
+        }
+      }
+      finished_ = true;
+    }
+    if (collector_.joinable()) {
+      workers_.wake();
+      collector_.join();
+    }
+    wait_for_helpers();
+    workers_.stop();
+  }
+
+  /// A thread that collects may be about to post a callback: it is due before join() returns.
+  void wait_for_helpers() noexcept {
+    if (role_.mine()) return;
+    const std::lock_guard role(role_);
+  }
+
+  void require_open() const {
+    if (closed_) throw error_access::make<pool_closed>("procpool: submit: the pool is closed");
+    if (broken_) throw make_error<pool_broken>("submit: " + table_.why_broken());
+  }
+
+  // ---- the queue (all under mutex_) --------------------------------------------------------------------------------
+
+  /// How many elements may be added now; waits until it is at least one.
+  std::size_t wait_for_room(std::unique_lock<std::mutex>& lock, leftovers& done) {
+    if (max_queued_ == 0 || callbacks().here() || role_.mine()) return job::none;
+    wake(done);
+    const auto waiting = [&] { return table_.in_flight() - table_.occupied(); };
+    changed_.wait(lock, [&] { return waiting() < max_queued_ || table_.ending(); });
+    return table_.ending() ? job::none : max_queued_ - waiting();
+  }
+
+  // ---- settling (no lock held) -------------------------------------------------------------------------------------
+
+  void wake(leftovers& done) noexcept {
+    std::sort(done.to_wake.begin(), done.to_wake.end());
+    done.to_wake.erase(std::unique(done.to_wake.begin(), done.to_wake.end()), done.to_wake.end());
+    for (const std::size_t i : done.to_wake) workers_.at(i).wake();
+    done.to_wake.clear();
+  }
+
+  void finish_up(leftovers& done) noexcept {
+    wake(done);
+    if (!done.ended.empty()) {
+      const std::size_t count = settle_ended(done);
+      const std::lock_guard lock(mutex_);
+      table_.unsettled -= count;
+      changed_.notify_all();
+    }
+    done.through.clear();
+  }
+
+  // ---- collecting (under role_) ------------------------------------------------------------------------------------
+
+  /// Settles what is there, some of each worker's, so that news of a death never waits long. True if there was something.
+  bool collect() noexcept {
+    bool any = false;
+    for (std::size_t i = 0; i != crew_.size(); ++i) {
+      if (collect(i)) any = true;
+    }
+    return any;
+  }
+
+  struct pending_element {
+    job* target;
+    std::size_t element;
+  };
+
+  bool collect(std::size_t i) noexcept {
+    auto& port = workers_.at(i);
+    pending_element pending[batch];
+    std::uint64_t settled;
+    std::size_t count;
+    {
+      const std::lock_guard lock(mutex_);
+      if (crew_.notice_ready(i)) changed_.notify_all();
+      if (!crew_[i].alive() || crew_[i].malformed || port.empty()) return false;
+      settled = port.settled();
+      const auto published = port.published(settled, port.last());
+      if (!published) return distrust(i);
+      count = static_cast<std::size_t>(std::min<std::uint64_t>(*published - settled, batch));
+      if (count == 0) return false;
+      list_pending(port, settled, count, pending);
+    }
+    // The jobs stay: their chunks are in the port until they are settled below.
+    std::size_t values = 0;
+    std::size_t read = 0;
+    bool failures = false;
+    for (; read != count; ++read) {
+      const auto answer = port.next_reply(settled + 1 + read);
+      if (!answer) break;
+      byte_reader bytes(answer->data, answer->size, &port.inbox());
+      reply how{answer->kind, &bytes, answer->stable, nullptr};
+      if (pending[read].target->settle(pending[read].element, how)) {
+        ++values;
+      } else if (pending[read].target->stop_on_failure) {
+        failures = true;
+      }
+    }
+    leftovers done;
+    {
+      const std::lock_guard lock(mutex_);
+      port.settle(settled + read, done.through);
+      table_.completed += values;
+      table_.failed += read - values;
+      crew_[i].completed += values;
+      if (read != count) distrust(i);
+      if (failures) table_.withdraw([](const chunk& each) { return each.target->skips(each.first); }, end_cause::skipped, done);
+      crew_.retire_if_due(i);
+      table_.dispatch(done);
+      table_.balance(done);
+      notify_progress();
+    }
+    port.taken(settled + read);
+    finish_up(done);
+    return read != 0;
+  }
+
+  static void list_pending(const typename Workers::port& port, std::uint64_t settled, std::size_t count,
+                           pending_element* to) noexcept {
+    std::size_t listed = 0;
+    port.for_each_posted([&](const chunk& each, std::uint64_t first) {
+      while (listed != count && settled + 1 + listed < first + each.count) {
+        const auto offset = static_cast<std::size_t>(settled + 1 + listed - first);
+        to[listed++] = {each.target.get(), each.first + offset};
+      }
+    });
+  }
+
+  /// Under mutex_: whoever waits for elements to end, or for room in the queue, looks again.
+  void notify_progress() noexcept {
+    if (submitting_ != 0 || closed_) changed_.notify_all();
+  }
+
+  /// What the worker has written cannot be: nothing of it is read any more, and the worker is killed.
+  bool distrust(std::size_t i) noexcept {
+    crew_[i].malformed = true;
+    crew_.kill(i, "its replies are malformed");
+    return false;
+  }
+
+  // ---- workers come and go (under mutex_, but for the news) ----------------------------------------------------------
+
+  /// Ends what can run nowhere any more.
+  void give_up(leftovers& done) {
+    bool any_left = false;
+    for (std::size_t i = 0; i != crew_.size(); ++i) {
+      const worker_record& record = crew_[i];
+      if (record.now != phase::given_up) {
+        any_left = true;
+      } else {
+        table_.end_own(i, "worker " + std::to_string(i) + " cannot be started: " + record.failure, done);
+      }
+    }
+    if (!any_left) break_pool("no worker can be started: " + crew_[0].failure, done);
+  }
+
+  void break_pool(std::string why, leftovers& done) {
+    broken_ = true;
+    crew_.replace(false);
+    table_.end_all(end_cause::broken, std::move(why), done);
+    changed_.notify_all();
+  }
+
+  void started(std::size_t i, std::uint64_t generation, pid_t pid) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (crew_[i].generation != generation) return;
+    crew_.started(i, pid);
+  }
+
+  void refused(std::size_t i, std::uint64_t generation, int error) noexcept {
+    leftovers done;
+    {
+      const std::lock_guard lock(mutex_);
+      if (crew_[i].generation != generation) return;
+      workers_.at(i).close();
+      crew_.start_failed(i, "fork: " + std::generic_category().message(error));
+      give_up(done);
+      changed_.notify_all();
+    }
+    finish_up(done);
+  }
+
+  /// The process is gone, for certain. First what it has published counts, then what it had started fails, then what it
+  /// had not started goes elsewhere.
+  void ended(std::size_t i, std::uint64_t generation, const worker_end& end) noexcept {
+    {
+      const std::lock_guard lock(mutex_);
+      if (crew_[i].generation != generation || !crew_[i].has_process()) return;
+    }
+    while (collect(i)) {
+    }
+    leftovers done;
+    lose_started(i, end, done);
+    {
+      const std::lock_guard lock(mutex_);
+      table_.abandon_posted(i, done);
+      crew_.ended(i, end);
+      give_up(done);
+      table_.withdraw([](const chunk& each) { return each.target->skips(each.first); }, end_cause::skipped, done);
+      changed_.notify_all();
+    }
+    finish_up(done);
+  }
+
+  /// Fails the element that the worker was running; all it was given, if its word cannot be believed.
+  void lose_started(std::size_t i, const worker_end& end, leftovers& done) {
+    std::vector<std::pair<job_ptr, std::size_t>> lost;
+    std::string because;
+    bool terminated;
+    {
+      const std::lock_guard lock(mutex_);
+      auto& port = workers_.at(i);
+      if (!crew_[i].alive()) return;
+      const std::uint64_t settled = port.settled();
+      const std::uint64_t last = crew_[i].malformed ? port.last() : std::min(port.claimed(), settled + 1);
+      for (std::uint64_t number = settled + 1; number <= last; ++number) {
+        const auto [where, offset] = port.find(number);
+        lost.emplace_back(where->target, where->first + offset);
+      }
+      port.settle(last, done.through);
+      table_.failed += lost.size();
+      because = crew_[i].killed_because;
+      terminated = terminated_;
+    }
+    for (auto& [target, element] : lost) {
+      reply how;
+      how.error = terminated ? error_of(*target, element, end_cause::terminated, {})
+                             : std::make_exception_ptr(end.error(target->place(element), because));
+      target->settle(element, how);
+    }
+  }
+
+  void hung_up(std::size_t i) noexcept {
+    {
+      const std::lock_guard lock(mutex_);
+      crew_[i].hung_up = true;
+      crew_[i].kill_after(worker_record::longest_hang_up, "it closed its connection to the pool, or runs another program");
+    }
+    if (lost_) presume_dead(i);
+  }
+
+  /// No worker can be started, killed or heard of any more: the kernel kills those that are left.
+  void lost() noexcept {
+    leftovers done;
+    {
+      const std::lock_guard lock(mutex_);
+      lost_ = true;
+      break_pool("the process that starts the workers is gone", done);
+    }
+    finish_up(done);
+    for (std::size_t i = 0; i != crew_.size(); ++i) {
+      if (crew_[i].hung_up) presume_dead(i);
+    }
+  }
+
+  /// Its end of the socket is closed, which comes after the end of its memory, and no one is left to confirm more.
+  void presume_dead(std::size_t i) noexcept { ended(i, crew_[i].generation, worker_end{crew_[i].pid, SIGKILL, 0}); }
+
+  // ---- the collector -------------------------------------------------------------------------------------------------
+
+  void run_collector() noexcept {
+    for (std::uint32_t turn = 1;; turn += turn == ~std::uint32_t{0} ? 2 : 1) {
+      steady_time deadline;
+      {
+        const std::lock_guard role(role_);
+        collect();
+        leftovers done;
+        {
+          const std::lock_guard lock(mutex_);
+          if (finished_) return;
+          deadline = tend(done);
+        }
+        finish_up(done);
+      }
+      fall_asleep(turn);
+      if (anything_published()) deadline = steady_time();
+      workers_.sleep(deadline);
+      fall_asleep(0);
+      const std::lock_guard role(role_);
+      workers_.handle(*this);
+    }
+  }
+
+  /// From now on workers ring, unless a thread watches them; 0: the collector is awake.
+  void fall_asleep(std::uint32_t turn) noexcept {
+    const std::lock_guard lock(sleeping_mutex_);
+    sleeping_turn_ = turn;
+    if (watchers_ == 0 || turn == 0) set_sleeping(turn);
+  }
+
+  /// Afterwards, whatever a worker publishes it either rings for, or anything_published() sees it.
+  void set_sleeping(std::uint32_t turn) noexcept {
+    for (std::size_t i = 0; i != workers_.size(); ++i) workers_.at(i).set_sleeping(turn);
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+  }
+
+  bool anything_published() const noexcept {
+    const std::lock_guard lock(mutex_);
+    for (std::size_t i = 0; i != crew_.size(); ++i) {
+      const auto& port = workers_.at(i);
+      if (crew_[i].alive() && !crew_[i].malformed && !port.empty() && port.published(port.settled(), port.last()) != port.settled()) return true;
+    }
+    return false;
+  }
+
+  /// Does what is due, and tells when to look again.
+  steady_time tend(leftovers& done) {
+    const steady_time now = clock::now();
+    steady_time next = crew_.tend(now);
+    for (std::size_t i = 0; i != crew_.size(); ++i) {
+      if (!workers_.at(i).empty()) next = std::min(next, now + backstop);
+    }
+    if (serving_) give_up(done);
+    table_.dispatch(done);
+    if (!table_.queue_empty()) next = std::min(next, now + backstop);
+    return next;
+  }
+
+  const std::size_t max_queued_;
+  const std::size_t max_tasks_per_child_;
+  Workers workers_;
+  crew<Workers> crew_;         ///< who is there
+  task_table<Workers> table_;  ///< what is where
+  mutable collecting_role role_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;  ///< workers or counts have changed
+
+  std::size_t submitting_ = 0;  ///< calls that may still add to the queue
+  bool serving_ = false;        ///< the workers have all started once
+  bool closed_ = false;
+  bool terminated_ = false;
+  bool broken_ = false;
+  bool lost_ = false;           ///< under role_
+  bool finished_ = false;       ///< the collector is to end
+
+  std::mutex sleeping_mutex_;        ///< taken alone; guards the next two, and what the lanes say of them
+  std::uint32_t sleeping_turn_ = 0;  ///< not 0: the collector sleeps, and for the how manieth time
+  int watchers_ = 0;                 ///< threads that look at the lanes all the time
+
+  std::mutex finishing_;
+  std::thread collector_;
+};
+
+}  // namespace procpool::detail

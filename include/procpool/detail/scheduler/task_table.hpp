@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/job.hpp>
+#include <procpool/detail/scheduler/crew.hpp>
+#include <procpool/detail/scheduler/leftovers.hpp>
+#include <procpool/detail/scheduler/worker_transport.hpp>
+
+namespace procpool::detail {
+
+/// Which element is where: in the queue, in the queue of one worker, or posted to a lane. It decides what goes to which
+/// worker, what is taken back, and what ends without having run, and it counts. The only truth about a task, and all of
+/// it in private memory. Every member is called under the scheduler's mutex.
+template <worker_transport Workers>
+class task_table {
+ public:
+  task_table(Workers& workers, crew<Workers>& crew) : workers_(workers), crew_(crew) {}
+
+  std::size_t submitted = 0;
+  std::size_t completed = 0;  ///< ended in a value
+  std::size_t failed = 0;     ///< ended in anything else
+  std::size_t unsettled = 0;  ///< counted as failed, and about to be settled
+
+  std::size_t in_flight() const noexcept { return submitted - completed - failed; }
+  bool queue_empty() const noexcept { return queue_.empty(); }
+
+  /// How many workers run an element that is not settled.
+  std::size_t running() const noexcept {
+    std::size_t count = 0;
+    for (std::size_t i = 0; i != crew_.size(); ++i) count += crew_.running(i) ? 1U : 0U;
+    return count;
+  }
+  /// How many workers have something to run.
+  std::size_t occupied() const noexcept {
+    std::size_t count = 0;
+    for (std::size_t i = 0; i != crew_.size(); ++i) count += workers_.at(i).empty() ? 0U : 1U;
+    return count;
+  }
+  bool running(const job& target) const noexcept {
+    for (std::size_t i = 0; i != crew_.size(); ++i) {
+      const auto& port = workers_.at(i);
+      if (crew_.running(i) && port.find(port.settled() + 1).first->target.get() == &target) return true;
+    }
+    return false;
+  }
+
+  /// From now on nothing waits any more: what does, and what would, ends for this reason.
+  void end_all(end_cause why, std::string why_broken, leftovers& done) {
+    if (!ending_) {
+      ending_ = why;
+      why_broken_ = std::move(why_broken);
+    }
+    const auto all = [](const chunk&) { return true; };
+    withdraw_from(queue_, all, *ending_, done);
+    for (std::size_t i = 0; i != crew_.size(); ++i) withdraw_from(crew_[i].own, all, *ending_, done);
+    done.why_broken = why_broken_;
+  }
+  bool ending() const noexcept { return ending_.has_value(); }
+  const std::string& why_broken() const noexcept { return why_broken_; }
+
+  void add(chunk&& what, leftovers& done) {
+    submitted += what.count;
+    if (ending_) {
+      end(std::move(what), *ending_, done);
+      done.why_broken = why_broken_;
+    } else {
+      home_of(what).push_back(std::move(what));
+    }
+  }
+
+  /// Ends what waits for one worker that will never come.
+  void end_own(std::size_t i, std::string why, leftovers& done) {
+    if (crew_[i].own.empty()) return;
+    done.why_broken = std::move(why);
+    withdraw_from(crew_[i].own, [](const chunk&) { return true; }, end_cause::broken, done);
+  }
+
+  /// Ends every element that has not started and whose chunk satisfies `predicate`, wherever it waits.
+  template <class Predicate>
+  void withdraw(Predicate predicate, end_cause why, leftovers& done) {
+    withdraw_from(queue_, predicate, why, done);
+    for (std::size_t i = 0; i != crew_.size(); ++i) {
+      withdraw_from(crew_[i].own, predicate, why, done);
+      auto& port = workers_.at(i);
+      for (;;) {
+        const std::uint64_t claimed = port.claimed();
+        std::uint64_t lowest = 0;
+        port.for_each_posted([&](const chunk& each, std::uint64_t first) {
+          if (lowest == 0 && first + each.count - 1 > claimed && predicate(each)) lowest = std::max(first, claimed + 1);
+        });
+        if (lowest == 0) break;
+        std::vector<chunk> back;
+        const bool taken = port.take_back(lowest - 1, back);
+        done.to_wake.push_back(i);
+        if (!taken) continue;  // the worker got on meanwhile: look again from where it is now
+        std::vector<chunk> others;
+        for (chunk& each : back) {
+          if (predicate(each)) {
+            end(std::move(each), why, done);
+          } else {
+            others.push_back(std::move(each));
+          }
+        }
+        put_back(others);
+        break;
+      }
+    }
+    dispatch(done);
+  }
+
+  /// The worker is gone, or does not matter any more: what is posted to it goes elsewhere, or ends with the pool.
+  void abandon_posted(std::size_t i, leftovers& done) {
+    std::vector<chunk> back;
+    workers_.at(i).take_all(back, done.through);
+    if (!ending_) return put_back(back);
+    for (chunk& each : back) end(std::move(each), *ending_, done);
+    done.why_broken = why_broken_;
+  }
+
+  /// Posts what waits to the workers that have least to do, as far as their lanes have room.
+  void dispatch(leftovers& done) {
+    for (std::size_t i = 0; i != crew_.size(); ++i) {
+      auto& own = crew_[i].own;
+      while (!own.empty() && crew_.takes(i) && post(i, own, done)) {
+      }
+    }
+    blocked_.assign(crew_.size(), false);
+    while (!queue_.empty()) {
+      if (queue_.front().target->skips(queue_.front().first)) {
+        end(std::move(queue_.front()), end_cause::skipped, done);
+        queue_.pop_front();
+        continue;
+      }
+      const std::size_t i = least_busy();
+      if (i == crew_.size()) return;
+      if (!post(i, queue_, done)) blocked_[i] = true;
+    }
+  }
+
+  /// While a worker is idle and nothing is queued: takes half of what waits behind the busiest one back.
+  void balance(leftovers& done) {
+    for (std::size_t idle = 0; idle != crew_.size(); ++idle) {
+      if (!queue_.empty()) return;
+      if (!crew_.takes(idle) || !workers_.at(idle).empty()) continue;
+      std::size_t busiest = crew_.size();
+      std::size_t most = 0;
+      for (std::size_t i = 0; i != crew_.size(); ++i) {
+        const std::size_t waiting = stealable(i);
+        if (waiting > most) {
+          most = waiting;
+          busiest = i;
+        }
+      }
+      if (busiest == crew_.size()) return;
+      std::vector<chunk> back;
+      workers_.at(busiest).take_back(workers_.at(busiest).last() - (most + 1) / 2, back);
+      done.to_wake.push_back(busiest);  // it may have stepped back from a limit that is restored
+      put_back(back);
+      dispatch(done);
+    }
+  }
+
+ private:
+  /// Where a chunk waits that is not posted.
+  std::deque<chunk>& home_of(const chunk& what) noexcept {
+    return what.lane == chunk::any_lane ? queue_ : crew_[static_cast<std::size_t>(what.lane)].own;
+  }
+
+  /// Puts chunks that were posted back where they came from, before all that waits there, in order.
+  void put_back(std::vector<chunk>& chunks) {
+    for (auto each = chunks.rbegin(); each != chunks.rend(); ++each) home_of(*each).push_front(std::move(*each));
+    chunks.clear();
+  }
+
+  /// Its elements end here: they are counted now and settled later.
+  void end(chunk&& what, end_cause why, leftovers& done) {
+    failed += what.count;
+    unsettled += what.count;
+    done.ended.push_back({std::move(what), why});
+  }
+
+  template <class Predicate>
+  void withdraw_from(std::deque<chunk>& queue, Predicate predicate, end_cause why, leftovers& done) {
+    for (chunk& each : queue) {
+      if (predicate(each)) end(std::move(each), why, done);
+    }
+    std::erase_if(queue, [](const chunk& each) { return !each.target; });
+  }
+
+  /// Posts the front of `queue`, or as much of it as the worker may still run. False if nothing could be done now.
+  bool post(std::size_t i, std::deque<chunk>& queue, leftovers& done) {
+    chunk& front = queue.front();
+    chunk rest;
+    if (front.count > crew_.budget(i)) rest = front.split(crew_.budget(i));
+    auto& port = workers_.at(i);
+    const post_result result = port.post(front);
+    if (result == post_result::full) {
+      front.count += rest.count;
+      return false;
+    }
+    if (result == post_result::too_large) end(std::move(front), end_cause::too_large, done);
+    if (result == post_result::posted) done.to_wake.push_back(i);
+    if (rest.count != 0) {
+      front = std::move(rest);
+    } else {
+      queue.pop_front();
+    }
+    return true;
+  }
+
+  std::size_t least_busy() const noexcept {
+    std::size_t best = crew_.size();
+    for (std::size_t i = 0; i != crew_.size(); ++i) {
+      if (!crew_.takes(i) || blocked_[i]) continue;
+      if (best == crew_.size() || workers_.at(i).outstanding() < workers_.at(best).outstanding()) best = i;
+    }
+    return best;
+  }
+
+  /// How many elements at the end of a lane have not started and may run elsewhere.
+  std::size_t stealable(std::size_t i) const noexcept {
+    const auto& port = workers_.at(i);
+    std::uint64_t fixed = port.claimed();
+    port.for_each_posted([&](const chunk& each, std::uint64_t first) {
+      if (each.lane != chunk::any_lane) fixed = std::max(fixed, first + each.count - 1);
+    });
+    return static_cast<std::size_t>(port.last() - fixed);
+  }
+
+  Workers& workers_;
+  crew<Workers>& crew_;
+  std::deque<chunk> queue_;
+  std::vector<bool> blocked_;  ///< dispatch(): whose lane has no room now
+  std::optional<end_cause> ending_;
+  std::string why_broken_;
+};
+
+}  // namespace procpool::detail

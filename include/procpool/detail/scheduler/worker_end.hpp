@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <signal.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+
+#include <cstddef>
+#include <cstring>
+#include <string>
+
+#include <procpool/error.hpp>
+
+namespace procpool::detail {
+
+/// How a worker's process ended.
+struct worker_end {
+  pid_t pid = 0;
+  int status = 0;  ///< as waitpid(2) has it
+  std::size_t max_resident_bytes = 0;
+
+  bool signalled() const noexcept { return WIFSIGNALED(status); }
+  int signal() const noexcept { return signalled() ? WTERMSIG(status) : 0; }
+  int exit_status() const noexcept { return WIFEXITED(status) ? WEXITSTATUS(status) : -1; }
+
+  /// "worker 31337 ended by signal 11 (SIGSEGV)"
+  std::string text() const {
+    std::string text = "worker " + std::to_string(pid);
+    if (!signalled()) return text + " exited with status " + std::to_string(exit_status());
+    text += " ended by signal " + std::to_string(signal());
+    if (const char* name = ::sigabbrev_np(signal())) text += std::string(" (SIG") + name + ")";
+    return text;
+  }
+
+  /// `killed_because`: why the pool killed it; empty if it did not.
+  worker_crashed error(const std::string& place, const std::string& killed_because) const {
+    std::string text = place + ": " + this->text();
+    if (signal() == SIGKILL) {
+      text += killed_because.empty() ? ", not sent by the pool (the OOM killer?)" : ", sent by the pool: " + killed_because;
+    }
+    return make_error<worker_crashed>(text, pid, signal(), exit_status(), max_resident_bytes);
+  }
+};
+
+}  // namespace procpool::detail

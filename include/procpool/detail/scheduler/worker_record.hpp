@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <sys/types.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <string>
+
+#include <procpool/detail/deadline.hpp>
+#include <procpool/detail/job.hpp>
+
+namespace procpool::detail {
+
+/// What the scheduler knows of the worker with one index. Guarded by the scheduler's mutex.
+struct worker_record {
+  enum class phase {
+    vacant,    ///< there is no process; one is due at `start_at`, or none is needed any more
+    starting,  ///< forked or being forked; its initializer has not ended
+    ready,     ///< takes tasks
+    leaving,   ///< told to leave in good order; gets no more tasks
+    given_up,  ///< could not be started several times in a row
+  };
+
+  phase now = phase::vacant;
+  std::uint64_t generation = 0;      ///< of the process that is there, or is to be started next
+  pid_t pid = 0;
+  std::string killed_because{};      ///< why the pool killed it; empty if it did not
+  bool malformed = false;            ///< its replies cannot be believed any more
+  bool hung_up = false;              ///< its end of the socket is closed
+  std::uint64_t first_number = 0;    ///< the number below its first element
+  std::deque<chunk> own{};           ///< chunks that only this worker may run (broadcast)
+  std::size_t completed = 0;         ///< elements that ended in a value, over all generations
+  int failed_starts = 0;             ///< in a row
+  std::string failure{};             ///< why the last one failed
+  steady_time start_at = no_deadline;   ///< vacant: when to try again
+  steady_time kill_at = no_deadline;    ///< when its patience is over, and why
+  const char* kill_why = "";
+  steady_time ready_since{};
+
+  static constexpr int most_failed_starts = 5;
+  static constexpr auto longest_leave = std::chrono::seconds(10);
+  static constexpr auto longest_hang_up = std::chrono::milliseconds(50);
+
+  bool alive() const noexcept { return now == phase::ready || now == phase::leaving; }
+  bool has_process() const noexcept { return now == phase::starting || alive(); }
+
+  void kill_after(steady_time::duration patience, const char* why) {
+    const steady_time then = std::chrono::steady_clock::now() + patience;
+    if (then >= kill_at) return;
+    kill_at = then;
+    kill_why = why;
+  }
+
+  /// A start failed. The next is due after 10 ms, 20 ms, … 1 s, and none after five in a row.
+  void start_failed(std::string why) {
+    failure = std::move(why);
+    ++failed_starts;
+    if (failed_starts >= most_failed_starts) {
+      now = phase::given_up;
+      return;
+    }
+    now = phase::vacant;
+    start_at = std::chrono::steady_clock::now() +
+               std::min(std::chrono::milliseconds(1000), std::chrono::milliseconds(10 << (failed_starts - 1)));
+  }
+};
+
+}  // namespace procpool::detail

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cstdint>
+
+#include <procpool/detail/posix/system_call.hpp>
+#include <procpool/detail/posix/unique_fd.hpp>
+
+namespace procpool::detail {
+
+/// Wakes the thread of the parent that waits for its workers (`eventfd(2)`). Holds no state that a death could leave
+/// behind: one ring more or less costs one look at the lanes.
+class doorbell {
+ public:
+  doorbell() : fd_(checked(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")) {}
+
+  int fd() const noexcept { return fd_.get(); }
+
+  void ring() const noexcept {
+    const std::uint64_t one = 1;
+    retry_on_eintr([&] { return ::write(fd_.get(), &one, sizeof(one)); });
+  }
+
+  void answer() const noexcept {
+    std::uint64_t count;
+    retry_on_eintr([&] { return ::read(fd_.get(), &count, sizeof(count)); });
+  }
+
+ private:
+  unique_fd fd_;
+};
+
+}  // namespace procpool::detail

@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/job.hpp>
+#include <procpool/detail/posix/descriptor_registry.hpp>
+#include <procpool/detail/posix/futex.hpp>
+#include <procpool/detail/scheduler/worker_transport.hpp>
+#include <procpool/detail/shared_memory/arena.hpp>
+#include <procpool/detail/shared_memory/attachments.hpp>
+#include <procpool/detail/shared_memory/layout.hpp>
+#include <procpool/detail/shared_memory/region.hpp>
+#include <procpool/detail/shared_memory/ring.hpp>
+
+namespace procpool::detail {
+
+/// The parent's end of a lane: posts chunks, takes back what has not started, and reads replies. What a chunk is and
+/// where it lies is remembered in private memory; nothing that comes from the worker is believed unchecked.
+///
+/// Two kinds of members: posting ones are called under the scheduler's lock, reading ones by the thread that has the
+/// collecting role. Neither kind waits.
+class lane_port {
+ public:
+  lane_port(shared_region& region, std::size_t lane)
+      : requests_(region.requests(lane)),
+        replies_(region.replies(lane)),
+        request_bytes_(region.layout().request_bytes()),
+        reply_bytes_(region.layout().reply_bytes()),
+        arena_(reinterpret_cast<std::byte*>(&requests_) + region_layout::request_arena, region.layout().arena_bytes),
+        scratch_(static_cast<std::byte*>(std::aligned_alloc(payload_alignment, ring_payload))) {
+    if (!scratch_) throw std::bad_alloc();
+  }
+
+  // ---- posting ---------------------------------------------------------------------------------------------------
+
+  /// A new worker is to start here: numbers go on where they are, replies begin anew. Only while there is no worker and
+  /// nothing is posted.
+  void reset(std::uint64_t generation, registered_fd socket) {
+    socket_ = std::move(socket);
+    inbox_.emplace(socket_.get());
+    requests_.generation = generation;
+    requests_.before_first = last_;
+    requests_.first_slot = next_slot_;
+    requests_.leave.store(0, std::memory_order_relaxed);
+    requests_.taken.store(last_, std::memory_order_relaxed);
+    requests_.taken_bytes.store(0, std::memory_order_relaxed);
+    requests_.limit.store(last_, std::memory_order_release);
+    reply_position_ = 0;
+  }
+
+  /// Gives the chunk's elements the next numbers and lets the worker run them. `too_large`: not even an empty lane
+  /// could take it. The worker still has to be woken.
+  post_result post(chunk& what) {
+    if (posted_.size() >= slot_count - 2) return post_result::full;
+    posting entry;
+    entry.first = last_ + 1;
+    entry.slot = next_slot_;
+    entry.ring_before = ring_.head();
+    if (!copy(what, entry)) return posted_.empty() ? post_result::too_large : post_result::full;
+    if (!send_attachments(what, entry.first)) {
+      release(entry);
+      ring_.rewind(entry.ring_before);
+      return post_result::full;
+    }
+
+    // The slot behind may still name a number that was taken back and is now in this chunk: it must match none.
+    requests_.slots[(next_slot_ + 1) % slot_count].first.store(0, std::memory_order_relaxed);
+    request_slot& slot = requests_.slots[next_slot_];
+    slot.job = what.target->serial();
+    slot.element = what.first;
+    slot.code = reinterpret_cast<std::uintptr_t>(what.target->code());
+    slot.callable = entry.callable.offset;
+    slot.callable_size = entry.callable.size;
+    slot.arguments = entry.arguments.offset;
+    slot.stride = what.arguments->uniform() ? what.arguments->end_of(0) : 0;
+    slot.ends = entry.ends.offset;
+    slot.stop_on_failure = what.target->stop_on_failure ? 1 : 0;
+    slot.first.store(entry.first, std::memory_order_relaxed);
+
+    last_ += what.count;
+    next_slot_ = (next_slot_ + 1) % slot_count;
+    entry.what = std::move(what);
+    posted_.push_back(std::move(entry));
+    requests_.limit.store(last_, std::memory_order_release);
+    return post_result::posted;
+  }
+
+  /// Once everything up to `limit` has run, the worker is to leave in good order. Nothing may be posted afterwards.
+  void leave() noexcept { requests_.leave.store(1, std::memory_order_release); }
+
+  /// Makes the worker look, if it sleeps for want of something to run.
+  void wake() noexcept { wake(sleeping_for::work); }
+
+  /// The highest number posted, and the highest settled.
+  std::uint64_t last() const noexcept { return last_; }
+  std::uint64_t settled() const noexcept { return settled_; }
+  std::size_t outstanding() const noexcept { return static_cast<std::size_t>(last_ - settled_); }
+  bool empty() const noexcept { return last_ == settled_; }
+
+  /// The highest number that the worker has started, as far as it can be believed.
+  std::uint64_t claimed() const noexcept {
+    const std::uint64_t seen = replies_.claimed.load(std::memory_order_seq_cst);
+    return std::clamp(seen, settled_, last_);
+  }
+
+  /// Takes back all elements above `keep` if none of them has started; they are handed out in order. Else nothing changes
+  /// but that the worker may have stepped back in between, so it has to be woken.
+  bool take_back(std::uint64_t keep, std::vector<chunk>& out) {
+    if (keep >= last_) return true;
+    requests_.limit.store(keep, std::memory_order_seq_cst);
+    // The worker stores `claimed`, then reads `limit`: if it claimed one of them before it could see the new limit, the
+    // claim is seen here.
+    if (replies_.claimed.load(std::memory_order_seq_cst) > keep) {
+      requests_.limit.store(last_, std::memory_order_seq_cst);
+      return false;
+    }
+    cut(keep, out);
+    return true;
+  }
+
+  /// The worker is gone: all that is posted behind the settled elements, in order.
+  void take_all(std::vector<chunk>& out, std::vector<chunk>& through) {
+    requests_.limit.store(settled_, std::memory_order_relaxed);
+    cut(settled_, out);
+    settle(settled_, through);  // of a chunk that was cut, what is left is settled
+  }
+
+  /// The chunk and the place in it of a posted number.
+  std::pair<const chunk*, std::size_t> find(std::uint64_t number) const noexcept {
+    for (const posting& entry : posted_) {
+      if (number < entry.first + entry.what.count) return {&entry.what, static_cast<std::size_t>(number - entry.first)};
+    }
+    return {nullptr, 0};
+  }
+
+  /// The chunks that are posted, with the number of each one's first element.
+  template <class Visit>
+  void for_each_posted(Visit visit) const {
+    for (const posting& entry : posted_) visit(entry.what, entry.first);
+  }
+
+  /// Elements up to `number` are settled: what they occupied is free again.
+  /// The chunks that are through are handed out, to be destroyed where no lock is held.
+  void settle(std::uint64_t number, std::vector<chunk>& through) {
+    settled_ = number;
+    while (!posted_.empty() && posted_.front().first + posted_.front().what.count - 1 <= number) {
+      posting& entry = posted_.front();
+      release(entry);
+      ring_tail_ = entry.ring_end;
+      through.push_back(std::move(entry.what));
+      posted_.pop_front();
+    }
+  }
+
+  // ---- reading ---------------------------------------------------------------------------------------------------
+
+  struct worker_reply {
+    reply_kind kind;
+    const std::byte* data;
+    std::size_t size;
+    bool stable;  ///< the bytes are a private copy
+  };
+
+  /// Whether the worker's initializer has ended well.
+  bool initialized() const noexcept {
+    const worker_state now = state();
+    return now == worker_state::ready || now == worker_state::leaving || now == worker_state::left;
+  }
+  /// Whether the worker has left in good order.
+  bool left() const noexcept { return state() == worker_state::left; }
+
+  /// The highest number whose reply can be read. Nothing if the worker has published what was never posted.
+  std::optional<std::uint64_t> published(std::uint64_t settled, std::uint64_t last) const noexcept {
+    const std::uint64_t seen = replies_.published.load(std::memory_order_acquire);
+    if (seen < settled || seen > last) return std::nullopt;
+    return seen;
+  }
+
+  /// The reply of the next published number; good until the next call. Nothing if it is malformed.
+  std::optional<worker_reply> next_reply(std::uint64_t number) noexcept {
+    reply_header header;
+    for (int wraps = 0;; ++wraps) {
+      const std::size_t offset = reply_position_ % ring_bytes;
+      if (ring_bytes - offset >= sizeof(header)) {
+        std::memcpy(&header, replies_.ring + offset, sizeof(header));
+        std::atomic_signal_fence(std::memory_order_seq_cst);  // the copy is made once, and only the copy is looked at
+        if (header.number != reply_header::wrap) break;
+      }
+      if (wraps != 0) return std::nullopt;
+      reply_position_ += ring_bytes - offset;
+    }
+    if (header.number != number || header.kind < static_cast<std::uint32_t>(reply_kind::value) ||
+        header.kind > static_cast<std::uint32_t>(reply_kind::out_of_memory)) {
+      return std::nullopt;
+    }
+    const auto kind = static_cast<reply_kind>(header.kind);
+    const std::size_t offset = reply_position_ % ring_bytes + sizeof(header);
+    if (header.arena != 0) {
+      if (header.arena < region_layout::reply_arena || header.arena > reply_bytes_ ||
+          header.size > reply_bytes_ - header.arena || header.arena % payload_alignment != 0) {
+        return std::nullopt;
+      }
+      reply_position_ += sizeof(header);
+      return worker_reply{kind, reinterpret_cast<const std::byte*>(&replies_) + header.arena,
+                          static_cast<std::size_t>(header.size), false};
+    }
+    if (header.size > ring_payload || header.size > ring_bytes - offset) return std::nullopt;
+    std::memcpy(scratch_.get(), replies_.ring + offset, static_cast<std::size_t>(header.size));
+    reply_position_ += sizeof(header) + round_up(static_cast<std::size_t>(header.size), alignof(reply_header));
+    return worker_reply{kind, scratch_.get(), static_cast<std::size_t>(header.size), true};
+  }
+
+  /// Replies up to `number` have been read: the worker may use their memory again.
+  void taken(std::uint64_t number) noexcept {
+    inbox_->discard(number);
+    requests_.taken_bytes.store(reply_position_, std::memory_order_release);
+    requests_.taken.store(number, std::memory_order_release);
+    wake(sleeping_for::room);
+  }
+
+  attachment_inbox& inbox() noexcept { return *inbox_; }
+  /// Takes in the shared arrays that have come. False if the worker's end is closed.
+  bool receive() noexcept { return !inbox_ || inbox_->receive(); }
+  int socket() const noexcept { return socket_.get(); }
+
+  /// Whether the worker is to ring when it publishes: 0 no, else once for this value.
+  void set_sleeping(std::uint32_t value) noexcept { requests_.sleeping.store(value, std::memory_order_seq_cst); }
+
+  /// Why the initializer failed; empty if it did not say.
+  std::string failure() const {
+    if (state() != worker_state::failed) return {};
+    const std::size_t size = std::min<std::uint64_t>(replies_.failure_size, failure_text);
+    return std::string(replies_.failure, size);
+  }
+
+  /// How long the worker has run tasks, by its own account.
+  std::chrono::nanoseconds busy(std::chrono::steady_clock::time_point now) const noexcept {
+    constexpr std::uint64_t longest = std::uint64_t{1} << 62;
+    const std::uint64_t before = replies_.busy_ns.load(std::memory_order_relaxed);
+    const std::uint64_t since = replies_.busy_since.load(std::memory_order_relaxed);
+    const auto until = static_cast<std::uint64_t>(now.time_since_epoch() / std::chrono::nanoseconds(1));
+    const std::uint64_t current = since == 0 || since > until ? 0 : until - since;
+    return std::chrono::nanoseconds(std::min(longest, std::min(longest, before) + std::min(longest, current)));
+  }
+
+  /// The worker is gone and its replies are read.
+  void close() noexcept {
+    inbox_.reset();
+    socket_.reset();
+  }
+
+ private:
+  worker_state state() const noexcept { return replies_.state.load(std::memory_order_acquire); }
+
+  struct payload {
+    std::size_t offset = 0;  ///< from the start of the half
+    std::size_t size = 0;
+    std::byte* block = nullptr;  ///< in the arena; null: in the ring, or empty
+  };
+  struct posting {
+    chunk what;
+    std::uint64_t first = 0;
+    std::size_t slot = 0;
+    std::uint64_t ring_before = 0;
+    std::uint64_t ring_end = 0;
+    payload callable;
+    payload arguments;
+    payload ends;
+  };
+
+  void wake(sleeping_for what) noexcept {
+    // Pairs with the worker's fence between setting `asleep` and looking again: one of the two sees the other.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    if (replies_.asleep.load(std::memory_order_relaxed) != what) return;
+    requests_.wake.fetch_add(1, std::memory_order_release);
+    futex_wake(requests_.wake, futex_scope::shared, 1);
+  }
+
+  std::size_t offset_of(const void* address) const noexcept {
+    return static_cast<std::size_t>(static_cast<const std::byte*>(address) -
+                                    reinterpret_cast<const std::byte*>(&requests_));
+  }
+
+  /// Finds room for `size` bytes that begin `skew` bytes past a multiple of payload_alignment; null if there is none.
+  std::byte* place(std::size_t size, std::size_t skew, payload& to) noexcept {
+    to.size = size;
+    const std::size_t room = round_up(skew + size, payload_alignment);
+    std::byte* begin;
+    if (room <= ring_payload) {
+      if (!ring_.fits(room, ring_tail_)) return nullptr;
+      begin = requests_.ring + ring_.place(room) % ring_bytes;
+    } else {
+      begin = to.block = arena_.allocate(room);
+      if (begin == nullptr) return nullptr;
+    }
+    to.offset = offset_of(begin) + skew;
+    return begin + skew;
+  }
+
+  bool copy(const std::byte* from, std::size_t size, std::size_t skew, payload& to) noexcept {
+    if (size == 0) return true;
+    std::byte* const at = place(size, skew, to);
+    if (at != nullptr) std::memcpy(at, from, size);
+    return at != nullptr;
+  }
+
+  bool copy_ends(const chunk& what, std::size_t begin, payload& to) noexcept {
+    if (what.arguments->uniform()) return true;
+    std::byte* const at = place(what.count * sizeof(std::uint64_t), 0, to);
+    if (at == nullptr) return false;
+    for (std::size_t i = 0; i != what.count; ++i) {
+      const std::uint64_t end = what.arguments->end_of(what.offset + i) - begin;
+      std::memcpy(at + i * sizeof(end), &end, sizeof(end));
+    }
+    return true;
+  }
+
+  bool copy(const chunk& what, posting& entry) noexcept {
+    if (posted_.empty()) ring_tail_ = ring_.head();
+    const byte_writer& callable = what.target->callable;
+    const std::size_t begin = what.arguments->begin_of(what.offset);
+    const std::size_t end = what.arguments->end_of(what.offset + what.count - 1);
+    // Padding depends on the position in the inputs: it is kept modulo payload_alignment.
+    if (copy(callable.data(), callable.size(), 0, entry.callable) &&
+        copy(what.arguments->bytes.data() + begin, end - begin, begin % payload_alignment, entry.arguments) &&
+        copy_ends(what, begin, entry.ends)) {
+      entry.ring_end = ring_.head();
+      return true;
+    }
+    release(entry);
+    ring_.rewind(entry.ring_before);
+    return false;
+  }
+
+  void release(posting& entry) noexcept {
+    for (payload* each : {&entry.callable, &entry.arguments, &entry.ends}) {
+      if (each->block != nullptr) arena_.deallocate(std::exchange(each->block, nullptr));
+    }
+  }
+
+  /// Sends the descriptors of the arrays that the chunk's bytes name. False if the socket is full for now.
+  bool send_attachments(const chunk& what, std::uint64_t first) noexcept {
+    for (const auto& block : what.target->callable.attachments()) {
+      if (!send_message(socket_.get(), attachment_message{first + what.count - 1}, block->fd(), MSG_DONTWAIT)) return false;
+    }
+    const auto& blocks = what.arguments->bytes.attachments();
+    if (blocks.empty()) return true;
+    for (std::size_t i = 0; i != what.count; ++i) {
+      const std::size_t element = what.offset + i;
+      const std::size_t end = what.arguments->attachments_begin(element + 1);
+      for (std::size_t at = what.arguments->attachments_begin(element); at != end; ++at) {
+        if (!send_message(socket_.get(), attachment_message{first + i}, blocks[at]->fd(), MSG_DONTWAIT)) return false;
+      }
+    }
+    return true;
+  }
+
+  void cut(std::uint64_t keep, std::vector<chunk>& out) {
+    const std::size_t before = out.size();
+    while (!posted_.empty() && posted_.back().first > keep) {
+      posting& entry = posted_.back();
+      release(entry);
+      ring_.rewind(entry.ring_before);
+      next_slot_ = entry.slot;
+      out.push_back(std::move(entry.what));
+      posted_.pop_back();
+    }
+    if (!posted_.empty()) {
+      posting& entry = posted_.back();
+      const auto kept = static_cast<std::size_t>(keep - entry.first + 1);
+      if (kept < entry.what.count) out.push_back(entry.what.split(kept));
+    }
+    std::reverse(out.begin() + static_cast<std::ptrdiff_t>(before), out.end());
+    last_ = keep;
+  }
+
+  struct free_deleter {
+    void operator()(std::byte* bytes) const noexcept { std::free(bytes); }
+  };
+
+  request_half& requests_;
+  reply_half& replies_;
+  std::size_t request_bytes_;
+  std::size_t reply_bytes_;
+
+  std::deque<posting> posted_;
+  std::uint64_t last_ = 0;     ///< the highest number posted; what `limit` says
+  std::uint64_t settled_ = 0;  ///< the highest number settled
+  std::size_t next_slot_ = 0;
+  ring_writer ring_;
+  std::uint64_t ring_tail_ = 0;
+  lane_arena arena_;
+
+  registered_fd socket_;
+  std::optional<attachment_inbox> inbox_;
+  std::uint64_t reply_position_ = 0;
+  std::unique_ptr<std::byte, free_deleter> scratch_;
+};
+
+}  // namespace procpool::detail

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <fcntl.h>
+#include <sys/mman.h>
+
+#include <cstddef>
+#include <new>
+
+#include <boost/interprocess/exceptions.hpp>
+#include <boost/interprocess/mapped_region.hpp>
+
+#include <procpool/detail/posix/system_call.hpp>
+#include <procpool/detail/posix/unique_fd.hpp>
+#include <procpool/detail/shared_memory/layout.hpp>
+#include <procpool/error.hpp>
+
+namespace procpool::detail {
+
+/// The memory that a pool shares with its workers: one anonymous mapping for all lanes, without a name, so that it goes
+/// with the last process that maps it. Reserved large, and backed by the kernel only where it has been touched.
+class shared_region {
+ public:
+  explicit shared_region(std::size_t lanes) : layout_{lanes, 0}, mapping_(reserve(layout_)) {
+    ::madvise(base(), layout_.bytes(), MADV_DONTDUMP);
+    for (std::size_t lane = 0; lane != lanes; ++lane) {
+      // A run past the end of a half must end in a signal, not in the neighbour.
+      guard(layout_.request_at(lane) - lane_page);
+      guard(layout_.reply_at(lane) - lane_page);
+    }
+    guard(layout_.bytes() - lane_page);
+  }
+
+  const region_layout& layout() const noexcept { return layout_; }
+  request_half& requests(std::size_t lane) const noexcept {
+    return *std::launder(reinterpret_cast<request_half*>(base() + layout_.request_at(lane)));
+  }
+  reply_half& replies(std::size_t lane) const noexcept {
+    return *std::launder(reinterpret_cast<reply_half*>(base() + layout_.reply_at(lane)));
+  }
+
+  /// In the parent, once the zygote has been forked: processes that the application forks get no copy.
+  void keep_from_children() noexcept { ::madvise(base(), layout_.bytes(), MADV_DONTFORK); }
+
+  /// In a worker: its own lane only, the request half read-only, and none of it in processes that a task forks.
+  bool enter(std::size_t lane) noexcept {
+    std::byte* const begin = base() + layout_.request_at(lane) - lane_page;
+    std::byte* const end = begin + layout_.lane_bytes() + lane_page;
+    std::byte* const all_end = base() + layout_.bytes();
+    return (begin == base() || ::munmap(base(), static_cast<std::size_t>(begin - base())) == 0) &&
+           (end == all_end || ::munmap(end, static_cast<std::size_t>(all_end - end)) == 0) &&
+           ::mprotect(&requests(lane), layout_.request_bytes(), PROT_READ) == 0 &&
+           ::madvise(&requests(lane), layout_.request_bytes(), MADV_DONTFORK) == 0 &&
+           ::madvise(&replies(lane), layout_.reply_bytes(), MADV_DONTFORK) == 0;
+  }
+
+  /// Gives the memory of a lane's reply half back to the system; it reads as zero afterwards. Only while it has no worker.
+  void clear_replies(std::size_t lane) noexcept {
+    if (::madvise(&replies(lane), layout_.reply_bytes(), MADV_REMOVE) != 0) {
+      std::memset(static_cast<void*>(&replies(lane)), 0, sizeof(reply_half) - ring_bytes);
+    }
+  }
+
+ private:
+  /// Boost.Interprocess maps what can name a descriptor. Mapped shared, /dev/zero is anonymous shared memory (zero(4)).
+  struct zero_device {
+    unique_fd fd{checked(::open("/dev/zero", O_RDWR | O_CLOEXEC), "open /dev/zero")};
+    boost::interprocess::mapping_handle_t get_mapping_handle() const noexcept { return {fd.get(), false}; }
+  };
+
+  /// As much address space as the limits of this process allow (RLIMIT_AS, vm.overcommit_memory).
+  static boost::interprocess::mapped_region reserve(region_layout& layout) {
+    constexpr std::size_t mib = std::size_t{1} << 20;
+    constexpr std::size_t largest_region = std::size_t{1} << 44;
+    const zero_device device;
+    for (const std::size_t arena : {65536 * mib, 4096 * mib, 256 * mib, 8 * mib}) {
+      layout.arena_bytes = arena;
+      if (layout.lanes > largest_region / layout.lane_bytes()) continue;
+      try {
+        return {device, boost::interprocess::read_write, 0, layout.bytes(), nullptr,
+                static_cast<boost::interprocess::map_options_t>(MAP_NORESERVE)};
+      } catch (const boost::interprocess::interprocess_exception&) {
+      }
+    }
+    throw make_error<worker_start_error>("no address space for " + std::to_string(layout.lanes) + " workers (" +
+                                         std::to_string(layout.bytes()) + " bytes)");
+  }
+
+  std::byte* base() const noexcept { return static_cast<std::byte*>(mapping_.get_address()); }
+  void guard(std::size_t offset) noexcept { ::mprotect(base() + offset, lane_page, PROT_NONE); }
+
+  region_layout layout_;
+  boost::interprocess::mapped_region mapping_;
+};
+
+}  // namespace procpool::detail

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <optional>
+
+#include <procpool/detail/codec/code_map.hpp>
+#include <procpool/detail/codec/exception_codec.hpp>
+#include <procpool/detail/job.hpp>
+#include <procpool/detail/posix/futex.hpp>
+#include <procpool/detail/posix/spin.hpp>
+#include <procpool/detail/shared_memory/attachments.hpp>
+#include <procpool/detail/shared_memory/doorbell.hpp>
+#include <procpool/detail/shared_memory/layout.hpp>
+#include <procpool/detail/shared_memory/reply_writer.hpp>
+#include <procpool/detail/shared_memory/ring.hpp>
+#include <procpool/detail/shared_memory/stdio_flush.hpp>
+
+namespace procpool::detail {
+
+/// What a worker does between its initializer and its finalizer: runs the elements that its lane allows, one after the
+/// other. It writes its reply half and nothing else, one release store for each thing that is done.
+class worker_loop {
+ public:
+  worker_loop(const request_half& requests, reply_half& replies, std::size_t arena_bytes, int socket,
+              const doorbell& bell)
+      : requests_(requests),
+        replies_(replies),
+        socket_(socket),
+        bell_(bell),
+        inbox_(socket),
+        next_slot_(requests.first_slot),
+        published_(requests.before_first),
+        result_({reinterpret_cast<std::byte*>(&replies) + region_layout::reply_arena, arena_bytes}, requests.taken),
+        identity_(make_identity()) {
+    replies_.claimed.store(published_, std::memory_order_relaxed);
+    replies_.published.store(published_, std::memory_order_release);
+  }
+
+  /// Returns when the parent wants the worker to leave.
+  void run() {
+    for (;;) {
+      const std::uint64_t number = published_ + 1;
+      if (requests_.limit.load(std::memory_order_acquire) < number && !wait_for(number)) return;
+      // The claim is visible before `limit` is looked at again, and the parent lowers `limit` before it looks at the
+      // claim: at least one sees the other, so an element is never both run here and taken back.
+      replies_.claimed.store(number, std::memory_order_seq_cst);
+      if (requests_.limit.load(std::memory_order_seq_cst) < number) {
+        replies_.claimed.store(published_, std::memory_order_seq_cst);
+        continue;
+      }
+      if (requests_.slots[next_slot_].first.load(std::memory_order_relaxed) == number) begin_chunk();
+      run_element(number);
+      inbox_.discard(number);
+    }
+  }
+
+  /// After the state has changed: tells the parent to look, whether it sleeps or not.
+  void announce() const noexcept { bell_.ring(); }
+
+ private:
+  using clock = std::chrono::steady_clock;
+
+  // ---- waiting ---------------------------------------------------------------------------------------------------
+
+  static std::uint64_t now_ns() noexcept {
+    return static_cast<std::uint64_t>(clock::now().time_since_epoch() / std::chrono::nanoseconds(1));
+  }
+
+  void busy() noexcept {
+    busy_since_ = now_ns();
+    replies_.busy_since.store(busy_since_, std::memory_order_relaxed);
+  }
+  void idle() noexcept {
+    if (busy_since_ == 0) return;
+    busy_ns_ += now_ns() - busy_since_;
+    busy_since_ = 0;
+    replies_.busy_since.store(0, std::memory_order_relaxed);
+    replies_.busy_ns.store(busy_ns_, std::memory_order_relaxed);
+  }
+
+  /// Until `number` may be run: true; false if the worker is to leave instead.
+  bool wait_for(std::uint64_t number) {
+    idle();
+    result_.reclaim();
+    const auto allowed = [&] { return requests_.limit.load(std::memory_order_acquire) >= number; };
+    const auto told_to_leave = [&] { return requests_.leave.load(std::memory_order_acquire) != 0; };
+    for (;;) {
+      sleep_until([&] { return allowed() || told_to_leave(); }, sleeping_for::work);
+      // `limit` is written before `leave`, and final then; before that it may have been lowered again meanwhile.
+      const bool leaving = told_to_leave();
+      if (allowed()) break;
+      if (leaving) return false;
+    }
+    busy();
+    return true;
+  }
+
+  /// Looks for a while, as a sleep costs some hundred times what a look costs, then sleeps until the parent wakes it.
+  template <class Condition>
+  void sleep_until(Condition condition, sleeping_for what) {
+    if (spin_until(condition)) return;
+    inbox_.receive();
+    for (;;) {
+      const std::uint32_t seen = requests_.wake.load(std::memory_order_acquire);
+      replies_.asleep.store(what, std::memory_order_seq_cst);
+      // Pairs with the parent's fence between changing what is waited for and looking at `asleep`.
+      std::atomic_thread_fence(std::memory_order_seq_cst);
+      if (!condition()) futex_wait(requests_.wake, seen, no_deadline, futex_scope::shared);
+      replies_.asleep.store(sleeping_for::nothing, std::memory_order_relaxed);
+      if (condition()) return;
+    }
+  }
+
+  // ---- running ---------------------------------------------------------------------------------------------------
+
+  void begin_chunk() {
+    const request_slot& slot = requests_.slots[next_slot_];
+    next_slot_ = (next_slot_ + 1) % slot_count;
+    first_ = slot.first.load(std::memory_order_relaxed);
+    element_ = slot.element;
+    code_ = reinterpret_cast<task_code>(slot.code);
+    const auto* half = reinterpret_cast<const std::byte*>(&requests_);
+    callable_ = half + slot.callable;
+    callable_size_ = slot.callable_size;
+    arguments_ = half + slot.arguments;
+    stride_ = slot.stride;
+    ends_ = slot.ends == 0 ? nullptr : reinterpret_cast<const std::uint64_t*>(half + slot.ends);
+    kept_.reset();
+    job_ = slot.job;
+    stop_on_failure_ = slot.stop_on_failure != 0;
+    code_known_ = code_map::contains(reinterpret_cast<const void*>(slot.code));
+  }
+
+  void run_element(std::uint64_t number) {
+    const std::uint64_t element = element_ + (number - first_);
+    reply_kind kind = reply_kind::skipped;
+    if (!(stop_on_failure_ && job_ == failed_job_ && element > failed_element_)) {
+      kind = call(number - first_);
+      if (stop_on_failure_ && kind != reply_kind::value) {
+        failed_job_ = job_;
+        failed_element_ = element;
+      }
+    }
+    publish(number, kind);
+  }
+
+  byte_reader arguments_of(std::uint64_t i) noexcept {
+    const std::size_t begin = ends_ == nullptr ? i * stride_ : i == 0 ? 0 : ends_[i - 1];
+    const std::size_t end = ends_ == nullptr ? begin + stride_ : ends_[i];
+    return {arguments_ + begin, end - begin, &inbox_};
+  }
+
+  reply_kind call(std::uint64_t i) {
+    byte_reader arguments = arguments_of(i);
+    call_frame frame{byte_reader(callable_, callable_size_, &inbox_), arguments, result_, kept_};
+    reply_kind kind;
+    try {
+      if (!code_known_) throw make_error<serialization_error>("the code of the task was loaded after the pool was made",
+                                                              std::string("task"));
+      kind = code_(frame);
+    } catch (const serialization_error& failure) {
+      result_.abandon();
+      encode_failure(result_, failure);
+      kind = reply_kind::unserializable;
+    } catch (const out_of_shared_memory&) {
+      result_.abandon();
+      kind = reply_kind::out_of_memory;
+    } catch (const std::bad_alloc&) {
+      result_.abandon();
+      kind = reply_kind::out_of_memory;
+    }
+    // A process that the task forked and that came back from it is not this worker (madvise(2), MADV_WIPEONFORK).
+    if (*identity_ == 0) ::_exit(EXIT_SUCCESS);
+    flush_standard_streams();
+    return kind;
+  }
+
+  // ---- replying --------------------------------------------------------------------------------------------------
+
+  void publish(std::uint64_t number, reply_kind kind) {
+    for (const auto& block : result_.attachments()) {
+      if (!send_message(socket_, attachment_message{number}, block->fd())) break;  // the parent cannot decode it then
+    }
+    reply_header header{number, result_.size(), 0, static_cast<std::uint32_t>(kind), 0};
+    std::size_t inline_size = result_.size();
+    if (const std::byte* const block = result_.hand_over(number)) {
+      header.arena = static_cast<std::uint64_t>(block - reinterpret_cast<std::byte*>(&replies_));
+      inline_size = 0;
+    }
+    std::byte* at = place(sizeof(header) + round_up(inline_size, alignof(reply_header)));
+    std::memcpy(at, &header, sizeof(header));
+    if (inline_size != 0) std::memcpy(at + sizeof(header), result_.data(), inline_size);
+    result_.restart();
+    published_ = number;
+    replies_.published.store(number, std::memory_order_release);
+    // Pairs with the parent's fence between setting `sleeping` and looking at `published`.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    const std::uint32_t sleeping = requests_.sleeping.load(std::memory_order_relaxed);
+    if (sleeping != 0 && sleeping != rung_) {
+      rung_ = sleeping;
+      bell_.ring();
+    }
+  }
+
+  /// Room in the ring; waits until the parent has read enough of it.
+  std::byte* place(std::size_t n) {
+    const auto fits = [&] { return ring_.fits(n, requests_.taken_bytes.load(std::memory_order_acquire)); };
+    if (!fits()) sleep_until(fits, sleeping_for::room);
+    const std::uint64_t before = ring_.head();
+    const std::uint64_t at = ring_.place(n);
+    if (at - before >= sizeof(reply_header)) {
+      const reply_header wrap{reply_header::wrap, 0, 0, 0, 0};
+      std::memcpy(replies_.ring + before % ring_bytes, &wrap, sizeof(wrap));
+    }
+    return replies_.ring + at % ring_bytes;
+  }
+
+  static const volatile unsigned char* make_identity() {
+    void* page = ::mmap(nullptr, lane_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED || ::madvise(page, lane_page, MADV_WIPEONFORK) != 0) ::_exit(EXIT_FAILURE);
+    auto* identity = static_cast<unsigned char*>(page);
+    *identity = 1;
+    return identity;
+  }
+
+  const request_half& requests_;
+  reply_half& replies_;
+  int socket_;
+  const doorbell& bell_;
+  attachment_inbox inbox_;
+
+  // The chunk that is being run.
+  std::size_t next_slot_;
+  std::uint64_t first_ = 0;
+  std::uint64_t element_ = 0;
+  task_code code_ = nullptr;
+  bool code_known_ = false;
+  const std::byte* callable_ = nullptr;
+  std::size_t callable_size_ = 0;
+  const std::byte* arguments_ = nullptr;
+  std::size_t stride_ = 0;
+  const std::uint64_t* ends_ = nullptr;
+  std::shared_ptr<void> kept_;
+  std::uint64_t job_ = 0;
+  bool stop_on_failure_ = false;
+  std::uint64_t failed_job_ = 0;
+  std::uint64_t failed_element_ = 0;
+
+  std::uint64_t published_;
+  ring_writer ring_;
+  reply_writer result_;
+  std::uint32_t rung_ = 0;
+  std::uint64_t busy_ns_ = 0;
+  std::uint64_t busy_since_ = 0;
+  const volatile unsigned char* identity_;
+};
+
+}  // namespace procpool::detail

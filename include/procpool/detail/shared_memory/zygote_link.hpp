@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <poll.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include <procpool/detail/posix/descriptor_registry.hpp>
+#include <procpool/detail/posix/message_socket.hpp>
+#include <procpool/detail/posix/signals.hpp>
+#include <procpool/detail/posix/system_call.hpp>
+#include <procpool/detail/shared_memory/stdio_flush.hpp>
+#include <procpool/detail/shared_memory/zygote.hpp>
+
+namespace procpool::detail {
+
+/// The parent's connection to its zygote, which it forks. Throws std::system_error naming the call that failed.
+class zygote_link {
+ public:
+  explicit zygote_link(const worker_plan& plan) {
+    auto [ours, theirs] = make_message_sockets();
+    control_ = registered_fd(std::move(ours));
+    const unique_fd parent(zygote_process::pidfd_open(::getpid()));
+    flush_standard_streams();
+    fork_zygote(plan, theirs.get(), parent.get());
+    theirs.reset();
+    zygote_event hello{};
+    unique_fd process;
+    if (receive_message(control_.get(), hello, process, 0) != received::message || hello.news != zygote_news::alive) {
+      throw_errno("fork of the zygote", EAGAIN);
+    }
+    pid_ = hello.pid;
+    process_ = registered_fd(std::move(process));
+  }
+  zygote_link(const zygote_link&) = delete;
+  zygote_link& operator=(const zygote_link&) = delete;
+  ~zygote_link() { stop(); }
+
+  /// Readable when there is news, or when the zygote is gone.
+  int fd() const noexcept { return control_.get(); }
+
+  /// Asks for a worker that gets `socket`. False if the zygote is gone.
+  bool spawn(std::size_t lane, std::uint64_t generation, int socket) noexcept {
+    return send_message(control_.get(), request(zygote_order::spawn, lane, generation), socket);
+  }
+  /// Kills that worker, unless it is gone already.
+  bool kill(std::size_t lane, std::uint64_t generation) noexcept {
+    return send_message(control_.get(), request(zygote_order::kill, lane, generation));
+  }
+  received next(zygote_event& event) noexcept {
+    unique_fd none;
+    return receive_message(control_.get(), event, none);
+  }
+
+  /// Ends the zygote, and with it whatever worker is left; returns when the process is gone, or when a worker that
+  /// cannot be killed (uninterruptible sleep) keeps it waiting.
+  void stop() noexcept {
+    if (!control_) return;
+    control_.reset();
+    constexpr int longest_ms = 2000;
+    if (process_) {
+      pollfd gone{process_.get(), POLLIN, 0};
+      retry_on_eintr([&] { return ::poll(&gone, 1, longest_ms); });
+    }
+    // The zygote is a child of init, but of this process where it is init, or a subreaper (prctl(2)).
+    ::waitpid(pid_, nullptr, process_ ? WNOHANG : 0);
+    process_.reset();
+  }
+
+ private:
+  static zygote_request request(zygote_order order, std::size_t lane, std::uint64_t generation) noexcept {
+    return {order, static_cast<std::uint32_t>(lane), generation};
+  }
+
+  /// Forks twice, so that the zygote is no child of the application: its wait() and its SIGCHLD handler are not meant
+  /// for a process that it does not know of.
+  static void fork_zygote(const worker_plan& plan, int control, int parent) {
+    const all_signals_blocked guard;
+    auto& registry = descriptor_registry::instance();
+    auto lock = registry.freeze();
+    const pid_t between = ::fork();
+    if (between < 0) throw_errno("fork");
+    if (between == 0) {
+      registry.close_all_but(control);
+      lock.unlock();
+      const pid_t zygote = ::fork();
+      if (zygote != 0) ::_exit(zygote > 0 ? EXIT_SUCCESS : EXIT_FAILURE);
+      ::setpgid(0, 0);
+      name_process(plan.setup.name, "/zygote");
+      zygote_process(plan, control, parent).run();
+    }
+    lock.unlock();
+    retry_on_eintr([&] { return ::waitpid(between, nullptr, 0); });  // ECHILD: the application has it reaped
+  }
+
+  registered_fd control_;
+  registered_fd process_;
+  pid_t pid_ = -1;
+};
+
+}  // namespace procpool::detail
