@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <cxxabi.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <exception>
+#include <ranges>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/job.hpp>
+
+namespace procpool::detail {
+
+/// What a task is called with for an element of the range: proxies such as vector<bool>::reference stay at home.
+template <class Range>
+using element_of = std::ranges::range_value_t<Range>;
+
+/// `element`, a reference of some range, as the value type of that range; no copy unless it is a proxy.
+template <class Value, class Element>
+decltype(auto) as_value(Element&& element) {
+  if constexpr (std::is_same_v<std::remove_cvref_t<Element>, Value>) {
+    return std::forward<Element>(element);
+  } else {
+    return static_cast<Value>(std::forward<Element>(element));
+  }
+}
+
+/// How many elements travel in one chunk when the caller leaves it open: about four chunks for each worker, so that
+/// those that are done early can help those that are not.
+constexpr std::size_t automatic_chunksize(std::size_t elements, std::size_t processes) noexcept {
+  const std::size_t chunks = 4 * processes;
+  return std::max<std::size_t>(1, elements / chunks + (elements % chunks != 0));
+}
+
+/// The encoded elements of a range, in chunks that have no job yet.
+struct encoded_inputs {
+  struct refusal {
+    std::size_t element;
+    std::exception_ptr why;
+  };
+
+  std::vector<chunk> chunks{};
+  std::size_t total = 0;           ///< elements of the range
+  std::vector<refusal> refused{};  ///< those that could not be encoded, and are in no chunk
+};
+
+/// Small chunks share a block of inputs until it holds so much. It goes when the last of them has been sent.
+inline constexpr std::size_t block_bytes = std::size_t{1} << 14;
+inline constexpr std::size_t block_elements = 1024;
+
+/// Takes every element of the range and has `encode(byte_writer&, element)` write it. What the range throws comes out;
+/// what `encode` throws too, or, with `keep_refused`, becomes a refusal.
+template <std::ranges::input_range Range, class Encode>
+encoded_inputs encode_inputs(Range&& range, std::size_t chunksize, std::size_t processes, bool keep_refused,
+                             Encode encode) {
+  encoded_inputs all;
+  if constexpr (std::ranges::sized_range<Range>) {
+    if (chunksize == 0) {
+      chunksize = automatic_chunksize(static_cast<std::size_t>(std::ranges::size(range)), processes);
+    }
+  }
+  std::size_t room = 0;  // in the last chunk
+  inputs_ptr block;      // of the last chunk, and of those before it while they are small
+  for (auto&& element : range) {
+    if (room == 0) {
+      // How many elements there are may be known at the end only: then the chunks grow with what has come so far.
+      room = chunksize != 0 ? chunksize : automatic_chunksize(all.total, processes);
+      if (!block || block->bytes.size() >= block_bytes || block->count() >= block_elements) block.reset(new inputs);
+      all.chunks.push_back({.arguments = block, .offset = block->count(), .first = all.total});
+    }
+    const std::size_t bytes = block->bytes.size();
+    const std::size_t attachments = block->bytes.attachments().size();
+    try {
+      encode(static_cast<byte_writer&>(block->bytes), std::forward<decltype(element)>(element));
+      block->end_element();
+      ++all.chunks.back().count;
+      --room;
+    } catch (const abi::__forced_unwind&) {
+      throw;
+    } catch (...) {
+      if (!keep_refused) throw;
+      block->bytes.truncate(bytes, attachments);
+      all.refused.push_back({all.total, std::current_exception()});
+      if (all.chunks.back().count == 0) all.chunks.pop_back();
+      room = 0;  // the elements of a chunk are consecutive
+    }
+    ++all.total;
+  }
+  return all;
+}
+
+}  // namespace procpool::detail

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <utility>
+
+#include <procpool/detail/engine.hpp>
+#include <procpool/detail/future_state.hpp>
+#include <procpool/detail/job.hpp>
+#include <procpool/detail/settle.hpp>
+#include <procpool/outcome.hpp>
+
+namespace procpool::detail {
+
+/// One call, and the future of its result.
+template <class R>
+class call_job final : public future_state<R>, public job {
+ public:
+  call_job(std::shared_ptr<engine> home, task_code run_by, const char* called)
+      : future_state<R>(std::move(home)), job(run_by, called, 1) {}
+
+  void retain() noexcept override { future_state<R>::retain(); }
+  void release() noexcept override { future_state<R>::release(); }
+
+  bool settle(std::size_t element, reply& how) noexcept override {
+    outcome<R> got = read_reply<R>(*this, element, how);
+    const bool completed = got.has_value();
+    this->set_outcome(std::move(got));
+    return completed;
+  }
+
+  bool cancel() noexcept override { return this->home().cancel(*this); }
+  bool running() const noexcept override { return this->home().running(*this); }
+
+ private:
+  friend void intrusive_ptr_add_ref(call_job* target) noexcept { target->retain(); }
+  friend void intrusive_ptr_release(call_job* target) noexcept { target->release(); }
+};
+
+}  // namespace procpool::detail
