@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: BSL-1.0
+# Compiles SOURCE with COMPILER and compares what happens with the file's first line.
+file(STRINGS "${SOURCE}" first_line LIMIT_COUNT 1)
+if(first_line MATCHES "^// expect: (.+)$")
+  set(expected "${CMAKE_MATCH_1}")
+elseif(NOT first_line STREQUAL "// compiles")
+  message(FATAL_ERROR "${SOURCE}: the first line is neither \"// expect: TEXT\" nor \"// compiles\"")
+endif()
+
+string(REPLACE "|" ";" implicit_directories "${IMPLICIT_DIRECTORIES}")
+string(REPLACE "|" ";" include_directories "${INCLUDE_DIRECTORIES}")
+list(REMOVE_ITEM include_directories ${implicit_directories} "")  # named again they would be searched in another order
+list(REMOVE_DUPLICATES include_directories)
+list(TRANSFORM include_directories PREPEND "-I")
+
+set(ENV{LC_ALL} C)
+execute_process(
+  COMMAND "${COMPILER}" -std=c++20 -fsyntax-only ${include_directories} "${SOURCE}"
+  RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output
+)
+if(NOT DEFINED expected)
+  if(NOT result EQUAL 0)
+    message(FATAL_ERROR "does not compile:\n${output}")
+  endif()
+elseif(result EQUAL 0)
+  message(FATAL_ERROR "compiles; expected: ${expected}")
+else()
+  string(FIND "${output}" "${expected}" position)
+  if(position EQUAL -1)
+    message(FATAL_ERROR "the compiler does not say \"${expected}\":\n${output}")
+  endif()
+endif()

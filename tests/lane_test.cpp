@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: BSL-1.0
+// A lane with both ends in this process: the parent's port in the test's thread, the worker's loop in another. What a
+// race detector cannot see between processes it sees here.
+#include <catch2/catch.hpp>
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/shared_memory/lane_port.hpp>
+#include <procpool/detail/shared_memory/worker_loop.hpp>
+
+using namespace procpool::detail;
+
+namespace {
+
+/// Counts what becomes of its elements; lives on the stack of the test.
+class counting_job final : public job {
+ public:
+  explicit counting_job(task_code what) : job(what, "test", 0) {}
+  void retain() noexcept override {}
+  void release() noexcept override {}
+  bool settle(std::size_t, reply&) noexcept override { return true; }
+};
+
+reply_kind twice(call_frame& frame) {
+  frame.result.put(2 * frame.arguments.get<std::uint64_t>());
+  return reply_kind::value;
+}
+
+/// Its argument is a number of bytes to answer with.
+reply_kind fill(call_frame& frame) {
+  const auto size = frame.arguments.get<std::uint64_t>();
+  std::memset(frame.result.extend(size), static_cast<int>(size % 251), size);
+  return reply_kind::value;
+}
+
+reply_kind fails_on_odd(call_frame& frame) {
+  return frame.arguments.get<std::uint64_t>() % 2 == 1 ? reply_kind::exception : reply_kind::value;
+}
+
+/// Argument: the addresses of two flags of this process. Says that it runs, then waits to be let go.
+reply_kind waits(call_frame& frame) {
+  auto* started = frame.arguments.get<std::atomic<bool>*>();
+  auto* go = frame.arguments.get<std::atomic<bool>*>();
+  started->store(true);
+  while (!go->load()) std::this_thread::yield();
+  return reply_kind::value;
+}
+
+template <class... Values>
+chunk chunk_of(job& target, std::size_t first, Values... values) {
+  inputs_ptr arguments(new inputs);
+  ((arguments->bytes.put(values), arguments->end_element()), ...);
+  return {job_ptr(&target), arguments, 0, first, sizeof...(values)};
+}
+
+chunk chunk_of_range(job& target, std::uint64_t first, std::uint64_t count) {
+  inputs_ptr arguments(new inputs);
+  for (std::uint64_t i = 0; i != count; ++i) {
+    arguments->bytes.put(first + i);
+    arguments->end_element();
+  }
+  return {job_ptr(&target), arguments, 0, first, count};
+}
+
+/// A lane and a thread that plays its worker, from construction until the lane is told to leave.
+class lane_under_test {
+ public:
+  lane_under_test() {
+    auto [ours, theirs] = make_message_sockets();
+    worker_socket_ = std::move(theirs);
+    port.reset(0, registered_fd(std::move(ours)));
+    worker_ = std::thread([this] {
+      worker_loop loop(region_.requests(0), region_.replies(0), region_.layout().arena_bytes, worker_socket_.get(), bell_);
+      loop.run();
+    });
+  }
+  ~lane_under_test() {
+    port.leave();
+    port.wake();
+    worker_.join();
+    std::vector<chunk> left;
+    port.take_all(left, left);
+  }
+
+  void post(chunk what) {
+    REQUIRE(port.post(what) == post_result::posted);
+    port.wake();
+  }
+
+  /// Waits for the next reply; it is good until the one after it.
+  lane_port::worker_reply next() {
+    const std::uint64_t number = port.settled() + 1;
+    while (*port.published(port.settled(), port.last()) < number) std::this_thread::yield();
+    const auto answer = port.next_reply(number);
+    REQUIRE(answer.has_value());
+    return *answer;
+  }
+  void settle_next() {
+    const std::uint64_t number = port.settled() + 1;
+    std::vector<chunk> through;
+    port.settle(number, through);
+    port.taken(number);
+  }
+  std::uint64_t next_value() {
+    const auto answer = next();
+    REQUIRE(answer.kind == reply_kind::value);
+    REQUIRE(answer.size == sizeof(std::uint64_t));
+    std::uint64_t value;
+    std::memcpy(&value, answer.data, sizeof(value));
+    settle_next();
+    return value;
+  }
+
+ private:
+  shared_region region_{1};
+  doorbell bell_;
+  unique_fd worker_socket_;
+  std::thread worker_;
+
+ public:
+  lane_port port{region_, 0};
+};
+
+}  // namespace
+
+TEST_CASE("a lane answers single tasks in order", "[lane]") {
+  counting_job job(twice);
+  lane_under_test lane;
+  for (std::uint64_t i = 0; i != 5000; ++i) {
+    lane.post(chunk_of(job, i, i));
+    CHECK(lane.next_value() == 2 * i);
+  }
+}
+
+TEST_CASE("a lane holds chunks that are posted ahead, and goes round its rings", "[lane]") {
+  counting_job job(twice);
+  lane_under_test lane;
+  std::uint64_t posted = 0;
+  std::uint64_t answered = 0;
+  constexpr std::uint64_t chunks = 3000;
+  constexpr std::uint64_t each = 37;
+  while (answered != chunks * each) {
+    while (posted != chunks) {
+      chunk next = chunk_of_range(job, posted * each, each);
+      if (lane.port.post(next) == post_result::full) break;
+      ++posted;
+    }
+    lane.port.wake();
+    REQUIRE(lane.next_value() == 2 * answered);
+    ++answered;
+  }
+  CHECK(lane.port.empty());
+}
+
+TEST_CASE("elements of different sizes in one chunk find their own arguments", "[lane]") {
+  counting_job job(fill);
+  lane_under_test lane;
+  inputs_ptr arguments(new inputs);
+  for (std::uint64_t i = 0; i != 50; ++i) {
+    arguments->bytes.put(i);
+    arguments->bytes.extend(i);  // bytes that the task does not read
+    arguments->end_element();
+  }
+  lane.post({job_ptr(&job), arguments, 0, 0, 50});
+  for (std::uint64_t i = 0; i != 50; ++i) {
+    CHECK(lane.next().size == i);
+    lane.settle_next();
+  }
+}
+
+TEST_CASE("results around every limit of ring and arena arrive whole", "[lane]") {
+  counting_job job(fill);
+  lane_under_test lane;
+  const std::uint64_t kib = 1024;
+  for (const std::uint64_t size : {std::uint64_t{0}, std::uint64_t{1}, 32 * kib - 1, 32 * kib, 32 * kib + 1, 256 * kib,
+                                   1024 * kib - 1, 1024 * kib, 5000 * kib}) {
+    lane.post(chunk_of(job, 0, size));
+    const auto answer = lane.next();
+    REQUIRE(answer.size == size);
+    for (std::size_t i = 0; i < size; i += 97) REQUIRE(answer.data[i] == static_cast<std::byte>(size % 251));
+    lane.settle_next();
+  }
+}
+
+TEST_CASE("a worker with a full ring waits until its replies are taken", "[lane]") {
+  counting_job job(fill);
+  lane_under_test lane;
+  constexpr std::uint64_t size = 20 * 1024;
+  constexpr std::uint64_t count = 200;  // more than a ring holds
+  inputs_ptr arguments(new inputs);
+  for (std::uint64_t i = 0; i != count; ++i) {
+    arguments->bytes.put(size);
+    arguments->end_element();
+  }
+  lane.post({job_ptr(&job), arguments, 0, 0, count});
+  for (std::uint64_t i = 0; i != count; ++i) {
+    CHECK(lane.next().size == size);
+    lane.settle_next();
+  }
+}
+
+TEST_CASE("elements that have not started are taken back, and their numbers are used again", "[lane]") {
+  counting_job blocking(waits);
+  counting_job job(twice);
+  std::atomic<bool> started = false;
+  std::atomic<bool> go = false;
+  lane_under_test lane;
+  inputs_ptr addresses(new inputs);
+  addresses->bytes.put(&started);
+  addresses->bytes.put(&go);
+  addresses->end_element();
+  lane.post({job_ptr(&blocking), addresses, 0, 0, 1});
+  while (!started.load()) std::this_thread::yield();
+  lane.post(chunk_of_range(job, 100, 10));
+  lane.post(chunk_of_range(job, 200, 10));
+
+  std::vector<chunk> back;
+  CHECK_FALSE(lane.port.take_back(0, back));  // number 1 has started
+  CHECK(back.empty());
+  REQUIRE(lane.port.take_back(5, back));  // from the middle of the first chunk on
+  REQUIRE(back.size() == 2);
+  CHECK(back[0].first == 104);
+  CHECK(back[0].count == 6);
+  CHECK(back[1].first == 200);
+  CHECK(back[1].count == 10);
+  CHECK(lane.port.last() == 5);
+
+  lane.post(chunk_of_range(job, 300, 3));
+  go.store(true);
+  CHECK(lane.next().kind == reply_kind::value);
+  lane.settle_next();
+  for (const unsigned x : {100U, 101U, 102U, 103U, 300U, 301U, 302U}) CHECK(lane.next_value() == 2 * x);
+  CHECK(lane.port.empty());
+}
+
+TEST_CASE("every element is run here or taken back, never both, however the two race", "[lane]") {
+  counting_job job(twice);
+  lane_under_test lane;
+  std::uint64_t next = 0;
+  std::uint64_t ran = 0;
+  std::uint64_t taken = 0;
+  std::vector<std::uint64_t> expected;  // what is posted, in order
+  for (int round = 0; round != 3000; ++round) {
+    lane.post(chunk_of_range(job, next, 8));
+    for (std::uint64_t i = 0; i != 8; ++i) expected.push_back(next + i);
+    next += 8;
+    std::vector<chunk> back;
+    const std::uint64_t keep = lane.port.last() - 1 - static_cast<std::uint64_t>(round) % 8;
+    if (lane.port.take_back(keep, back)) {
+      for (const chunk& each : back) {
+        taken += each.count;
+        expected.resize(expected.size() - each.count);
+      }
+    }
+    lane.port.wake();  // the worker may have stepped back from a limit that was restored
+    if (round % 4 == 3) {
+      for (const std::uint64_t x : expected) REQUIRE(lane.next_value() == 2 * x);
+      ran += expected.size();
+      expected.clear();
+    }
+  }
+  CHECK(ran + taken == next);
+  CHECK(taken != 0);
+}
+
+TEST_CASE("elements behind a failed one of their job are skipped, those of other jobs are not", "[lane]") {
+  counting_job failing(fails_on_odd);
+  failing.stop_on_failure = true;
+  counting_job other(fails_on_odd);
+  lane_under_test lane;
+  lane.post(chunk_of_range(failing, 0, 4));
+  lane.post(chunk_of_range(other, 0, 4));
+  lane.post(chunk_of_range(failing, 4, 2));
+  using enum reply_kind;
+  for (const reply_kind kind : {value, exception, skipped, skipped, value, exception, value, exception, skipped, skipped}) {
+    CHECK(lane.next().kind == kind);
+    lane.settle_next();
+  }
+}
+
+TEST_CASE("what a chunk needs and an empty lane does not have is told apart from what it does not have now", "[lane]") {
+  counting_job blocking(waits);
+  counting_job job(twice);
+  std::atomic<bool> started = false;
+  std::atomic<bool> go = false;
+  lane_under_test lane;
+  inputs_ptr addresses(new inputs);
+  addresses->bytes.put(&started);
+  addresses->bytes.put(&go);
+  addresses->end_element();
+  lane.post({job_ptr(&blocking), addresses, 0, 0, 1});
+  std::uint64_t posted = 0;
+  for (;; ++posted) {
+    chunk next = chunk_of(job, posted, posted);
+    if (lane.port.post(next) == post_result::full) break;
+  }
+  CHECK(posted >= 100);
+  go.store(true);
+  CHECK(lane.next().kind == reply_kind::value);
+  lane.settle_next();
+  for (std::uint64_t i = 0; i != posted; ++i) CHECK(lane.next_value() == 2 * i);
+}
+
+TEST_CASE("replies that cannot be are refused", "[lane]") {
+  shared_region region(1);
+  lane_port port(region, 0);
+  auto [ours, theirs] = make_message_sockets();
+  port.reset(0, registered_fd(std::move(ours)));
+  counting_job job(twice);
+  chunk what = chunk_of(job, 0, std::uint64_t{1});
+  REQUIRE(port.post(what) == post_result::posted);
+  reply_half& replies = region.replies(0);
+
+  SECTION("published beyond what was posted") {
+    replies.published.store(2);
+    CHECK_FALSE(port.published(port.settled(), port.last()).has_value());
+  }
+  SECTION("published backwards") {
+    CHECK_FALSE(port.published(5, 7).has_value());
+  }
+  reply_header header{1, 8, 0, static_cast<std::uint32_t>(reply_kind::value), 0};
+  SECTION("another number") { header.number = 2; }
+  SECTION("an unknown kind") { header.kind = 77; }
+  SECTION("kind 0") { header.kind = 0; }
+  SECTION("larger than the ring") { header.size = ring_bytes + 1; }
+  SECTION("larger than anything") { header.size = ~std::uint64_t{0}; }
+  SECTION("in the arena, but before it") { header.arena = 64; }
+  SECTION("in the arena, but past its end") { header.arena = region.layout().reply_bytes() + 64; }
+  SECTION("in the arena, and longer than it") {
+    header.arena = region_layout::reply_arena;
+    header.size = region.layout().arena_bytes + 1;
+  }
+  SECTION("in the arena, misaligned") { header.arena = region_layout::reply_arena + 1; }
+  SECTION("wrap upon wrap") {
+    header.number = reply_header::wrap;
+  }
+  std::memcpy(replies.ring, &header, sizeof(header));
+  const bool good = header.number == 1 && header.kind == 1 && header.size == 8 && header.arena == 0;
+  CHECK(port.next_reply(1).has_value() == good);
+  std::vector<chunk> left;
+  port.take_all(left, left);
+}

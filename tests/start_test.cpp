@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: BSL-1.0
+// How pools come into being, and what happens when they or their replacements cannot.
+#include <sched.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <ranges>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <catch2/catch.hpp>
+#include <procpool/procpool.hpp>
+
+#include "support/child_process.hpp"
+#include "support/deaths.hpp"
+#include "support/eventually.hpp"
+#include "support/gate.hpp"
+#include "support/processes.hpp"
+#include "support/resources_unchanged.hpp"
+#include "support/shared_words.hpp"
+#include "support/thrown.hpp"
+
+using namespace procpool;
+using namespace support;
+using namespace std::chrono_literals;
+
+namespace {
+
+int twice(int x) { return 2 * x; }
+
+/// Set by initializers, in the worker's copy of the program.
+int prepared = 0;
+int get_prepared() { return prepared; }
+
+/// What a pool that is made here says when it cannot be made; "" if it can, and works.
+std::string attempt(int workers) {
+  try {
+    process_pool pool{workers};
+    return pool.apply(twice, 4) == 8 ? "" : "wrong result";
+  } catch (const worker_start_error& error) {
+    return error.what();
+  }
+}
+
+}  // namespace
+
+TEST_CASE("a pool has as many workers as were asked for", "[process_pool]") {
+  resources_unchanged guard;
+  for (const int workers : {1, 2, 7}) {
+    process_pool pool{workers};
+    CHECK(pool.processes() == static_cast<std::size_t>(workers));
+    CHECK(pool.stats().workers.size() == static_cast<std::size_t>(workers));
+    CHECK(pool.stats().workers_started == static_cast<std::size_t>(workers));
+  }
+  process_pool from_size{std::size_t{3}};
+  CHECK(from_size.processes() == 3);
+  process_pool from_short{static_cast<std::int8_t>(2)};
+  CHECK(from_short.processes() == 2);
+  process_pool from_options{pool_options{.processes = 2}};
+  CHECK(from_options.processes() == 2);
+}
+
+TEST_CASE("by default a pool has a worker for each CPU that the process may use", "[process_pool]") {
+  resources_unchanged guard;
+  {
+    process_pool pool;
+    CHECK(pool.processes() >= 1);
+    CHECK(pool.apply(twice, 1) == 2);
+  }
+  CHECK(in_child([] {
+          cpu_set_t one;
+          CPU_ZERO(&one);
+          CPU_SET(static_cast<unsigned>(::sched_getcpu()), &one);
+          if (::sched_setaffinity(0, sizeof(one), &one) != 0) return std::string("sched_setaffinity failed");
+          process_pool pool;
+          return pool.processes() == 1 ? std::string() : std::to_string(pool.processes());
+        }) == "");
+}
+
+TEST_CASE("less than one worker, or more than an int holds, is an invalid argument", "[process_pool]") {
+  resources_unchanged guard;
+  CHECK_THROWS_AS(process_pool<>(0), std::invalid_argument);
+  CHECK_THROWS_AS(process_pool<>(-1), std::invalid_argument);
+  CHECK_THROWS_AS(process_pool<>(std::numeric_limits<std::int64_t>::min()), std::invalid_argument);
+  CHECK_THROWS_AS(process_pool<>(std::numeric_limits<std::int64_t>::max()), std::invalid_argument);
+  CHECK_THROWS_AS(process_pool<>(std::uint64_t{1} << 32), std::invalid_argument);
+  CHECK_THROWS_AS(process_pool<>((std::uint64_t{1} << 32) + 1), std::invalid_argument);
+  CHECK_THROWS_AS(process_pool<>(std::numeric_limits<std::uint32_t>::max()), std::invalid_argument);
+  CHECK_THROWS_AS(process_pool<>(pool_options{.processes = 0}), std::invalid_argument);
+  CHECK_THROWS_AS(process_pool<>(pool_options{.processes = -5}), std::invalid_argument);
+  CHECK_THROWS_AS(process_pool<>(0, [] {}), std::invalid_argument);
+}
+
+TEST_CASE("the initializer has run in every worker when the pool is there", "[process_pool]") {
+  resources_unchanged guard;
+  const shared_words starts(5);
+  process_pool pool{pool_options{.processes = 5, .initializer = [counts = starts.in_task()] {
+                                   ++counts[this_worker::index()];
+                                   prepared = static_cast<int>(this_worker::index()) + 1;
+                                 }}};
+  for (const auto& count : starts) CHECK(count == 1);
+  CHECK(prepared == 0);
+  for (int i = 0; i != 20; ++i) CHECK(pool.apply([] { return prepared == static_cast<int>(this_worker::index()) + 1; }));
+}
+
+TEST_CASE("an initializer gets its arguments as they are, also in a replacement", "[process_pool]") {
+  resources_unchanged guard;
+  // Neither has a codec: they are part of the snapshot.
+  auto owner = std::make_unique<int>(40);
+  int one = 1;
+  process_pool pool(
+      2, [](std::unique_ptr<int> a, const int* b, int c) { prepared = *a + *b + c; }, std::move(owner), &one, 1);
+  one = 1000;
+  for (int i = 0; i != 10; ++i) CHECK(pool.apply(get_prepared) == 42);
+  for (int i = 0; i != 4; ++i) {
+    CHECK_THROWS_AS(pool.apply(ways_to_die::raise_kill), worker_crashed);
+    CHECK(pool.apply(get_prepared) == 42);
+  }
+  CHECK(eventually([&] { return pool.stats().workers_started == 6; }));
+  pool.broadcast([] {
+    if (prepared != 42) throw std::runtime_error("not prepared");
+  });
+}
+
+TEST_CASE("an initializer that throws makes the constructor throw its text", "[process_pool]") {
+  resources_unchanged guard;
+  const auto failing = [](auto initializer) {
+    return text_of<worker_start_error>([&] { process_pool<> pool(3, initializer); });
+  };
+  CHECK_THAT(failing([] { throw std::runtime_error("no database"); }), Catch::Contains("no database"));
+  CHECK_THAT(failing([] { throw std::string("no database"); }), Catch::Contains("procpool: "));
+  CHECK_THAT(failing([] {
+               if (this_worker::index() == 2) throw std::runtime_error("just the last");
+             }),
+             Catch::Contains("just the last") && Catch::Contains("worker 2"));
+  CHECK_THAT(failing([] { throw std::runtime_error(std::string(100'000, 'x')); }), Catch::Contains("xxxxxxxx"));
+  CHECK_THAT(failing([] { throw std::runtime_error(""); }), Catch::Contains("procpool: "));
+}
+
+TEST_CASE("a worker that dies while it initializes makes the constructor throw", "[process_pool][crash]") {
+  for (const death& how : all_deaths()) {
+    DYNAMIC_SECTION(how.name) {
+      resources_unchanged guard;
+      const std::string text = text_of<worker_start_error>([&] { process_pool<> pool(2, how.die); });
+      CHECK_THAT(text, Catch::Contains("procpool: "));
+      if (how.signal != 0) CHECK_THAT(text, Catch::Contains("signal " + std::to_string(how.signal)));
+      if (how.signal == 0) CHECK_THAT(text, Catch::Contains("status " + std::to_string(how.exit_status)));
+    }
+  }
+}
+
+TEST_CASE("workers that wait in their initializer do not outlive a constructor that fails", "[process_pool]") {
+  resources_unchanged guard;
+  CHECK_THROWS_AS(process_pool<>(4,
+                                 [] {
+                                   if (this_worker::index() == 3) throw std::runtime_error("no");
+                                   for (;;) ::pause();
+                                 }),
+                  worker_start_error);
+}
+
+TEST_CASE("a fork that fails makes the constructor throw, and leaves nothing behind", "[process_pool]") {
+  if (::geteuid() != 0) {
+    WARN("not run: it takes root to become a user who may not fork");
+    return;
+  }
+  resources_unchanged guard;
+  // This child, its collector, the zygote and four workers: a limit of 7 is enough (setrlimit(2), RLIMIT_NPROC).
+  for (rlim_t limit = 1; limit != 12; ++limit) {
+    CAPTURE(limit);
+    const std::string said = in_child([limit] {
+      resources before = resources::now();
+      const rlimit few{limit, limit};
+      if (::setrlimit(RLIMIT_NPROC, &few) != 0) return std::string("setrlimit failed");
+      if (::setuid(static_cast<uid_t>(1'000'000 + ::getpid())) != 0) return std::string("setuid failed");
+      const std::string text = attempt(4);
+      resources after;
+      const bool clean = eventually([&] {
+        after = resources::now();
+        return after.held == before.held;
+      });
+      if (!clean) return "left behind: " + resources::added(before, after);
+      return text.empty() ? "works" : text;
+    });
+    if (limit >= 8) {
+      CHECK(said == "works");
+    } else if (limit <= 5) {
+      CHECK_THAT(said, Catch::StartsWith("procpool: ") && Catch::Contains("Resource temporarily unavailable"));
+    } else {
+      CHECK_THAT(said, Catch::StartsWith("procpool: ") || Catch::Equals("works"));
+    }
+  }
+}
+
+TEST_CASE("no descriptors left makes the constructor throw, and leaves nothing behind", "[process_pool]") {
+  resources_unchanged guard;
+  std::string last;
+  int failures = 0;
+  for (rlim_t room = 0; room != 40; ++room) {
+    CAPTURE(room);
+    const std::string said = in_child([room] {
+      resources before = resources::now();
+      const rlim_t used = static_cast<rlim_t>(::dup(0));  // the lowest that is free
+      ::close(static_cast<int>(used));
+      rlimit before_limit{};
+      ::getrlimit(RLIMIT_NOFILE, &before_limit);
+      const rlimit few{used + room, before_limit.rlim_max};
+      if (::setrlimit(RLIMIT_NOFILE, &few) != 0) return std::string("setrlimit failed");
+      const std::string text = attempt(3);
+      ::setrlimit(RLIMIT_NOFILE, &before_limit);
+      resources after;
+      const bool clean = eventually([&] {
+        after = resources::now();
+        return after.held == before.held;
+      });
+      if (!clean) return "left behind: " + resources::added(before, after);
+      return text.empty() ? "works" : text;
+    });
+    if (said != "works") {
+      CHECK_THAT(said, Catch::StartsWith("procpool: ") && Catch::Contains("Too many open files"));
+      ++failures;
+    }
+    last = said;
+  }
+  CHECK(failures > 0);
+  CHECK(last == "works");
+}
+
+TEST_CASE("little address space makes a pool with less room, not a failure", "[process_pool]") {
+#if defined(__SANITIZE_ADDRESS__)
+  WARN("not run: AddressSanitizer needs more address space than this test leaves");
+#else
+  resources_unchanged guard;
+  for (const rlim_t gib : {rlim_t{1}, rlim_t{2}, rlim_t{20}, rlim_t{500}}) {
+    CAPTURE(gib);
+    CHECK(in_child([gib] {
+            const rlimit little{gib << 30, gib << 30};
+            if (::setrlimit(RLIMIT_AS, &little) != 0) return std::string("setrlimit failed");
+            return attempt(2);
+          }) == "");
+  }
+#endif
+}
+
+TEST_CASE("a pool whose replacements fail is broken when no worker is left", "[process_pool][crash]") {
+  resources_unchanged guard;
+  const shared_words starts(1);
+  process_pool pool{pool_options{.processes = 2, .initializer = [starts = starts.in_task()] {
+                                   ++starts[0];
+                                   if (this_worker::generation() > 0) throw std::runtime_error("the licence has expired");
+                                 }}};
+  const gate both_run;
+  std::vector<future<int>> pending;
+  const auto doomed = pool.stats();
+  // Both are busy, so that the others wait; then both are killed.
+  auto first = pool.apply_async([] {
+    for (;;) ::pause();
+    return 0;
+  });
+  auto second = pool.apply_async([] {
+    for (;;) ::pause();
+    return 0;
+  });
+  for (int i = 0; i != 50; ++i) pending.push_back(pool.apply_async(twice, i));
+  auto mapped = pool.map_async(twice, std::views::iota(0, 100));
+  REQUIRE(eventually([&] { return first.running() && second.running(); }));
+  for (const worker_stats& each : pool.stats().workers) {
+    REQUIRE(each.pid > 0);
+    ::kill(each.pid, SIGKILL);
+  }
+  CHECK_THROWS_AS(first.get(), worker_crashed);
+  CHECK_THROWS_AS(second.get(), worker_crashed);
+  for (auto& each : pending) {
+    CHECK_THAT(text_of<pool_broken>([&] { each.get(); }), Catch::Contains("the licence has expired"));
+  }
+  CHECK_THAT(text_of<pool_broken>([&] { mapped.get(); }), Catch::Contains("the licence has expired"));
+  CHECK_THAT(text_of<pool_broken>([&] { pool.apply_async(twice, 1); }), Catch::Contains("the licence has expired"));
+  CHECK_THROWS_AS(pool.map(twice, std::views::iota(0, 3)), pool_broken);
+  CHECK_THROWS_AS(pool.broadcast(twice, 1), pool_broken);
+  CHECK(starts[0] == 2 + 2 * 5);
+  const auto now = pool.stats();
+  CHECK(now.tasks_submitted == now.tasks_failed);
+  for (const worker_stats& each : now.workers) {
+    CHECK_FALSE(each.alive);
+    CHECK(each.pid == 0);
+  }
+}
+
+TEST_CASE("a pool goes on with the workers that can be started", "[process_pool][crash]") {
+  resources_unchanged guard;
+  const shared_words starts(3);
+  process_pool pool{pool_options{.processes = 3, .initializer = [starts = starts.in_task()] {
+                                   ++starts[this_worker::index()];
+                                   if (this_worker::generation() > 0 && this_worker::index() == 1) std::abort();
+                                 }}};
+  CHECK_THROWS_AS(pool.broadcast([] {
+    if (this_worker::index() == 1) ::raise(SIGKILL);
+  }),
+                  worker_crashed);
+  for (int i = 0; i != 100; ++i) CHECK(pool.apply(twice, i) == 2 * i);
+  // Nobody will ever run it on the worker that is missing.
+  const std::string text = text_of<pool_broken>([&] { pool.broadcast([] {}); });
+  CHECK_THAT(text, Catch::Contains("signal 6"));
+  CHECK(starts[0] == 1);
+  CHECK(starts[1] == 1 + 5);
+  CHECK(starts[2] == 1);
+  CHECK_FALSE(pool.stats().workers[1].alive);
+  CHECK(pool.apply(twice, 4) == 8);
+  CHECK(pool.map(twice, std::views::iota(0, 3)) == std::vector<int>{0, 2, 4});
+}
+
+TEST_CASE("a pool whose zygote is killed is broken, and says so", "[process_pool][crash]") {
+  resources_unchanged guard;
+  process_pool pool{2};
+  auto hung = pool.apply_async([] {
+    for (;;) ::pause();
+    return 0;
+  });
+  REQUIRE(eventually([&] { return hung.running(); }));
+  const pid_t worker = pool.apply([] { return ::getpid(); });
+  const auto status = status_of(worker);
+  REQUIRE(status);
+  REQUIRE(::kill(status->parent, SIGKILL) == 0);
+  CHECK_THROWS_AS(hung.get(), worker_crashed);
+  CHECK(eventually([&] {
+    try {
+      pool.apply(twice, 1);
+    } catch (const pool_broken&) {
+      return true;
+    } catch (const worker_crashed&) {
+    }
+    return false;
+  }));
+}
