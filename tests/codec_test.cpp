@@ -30,8 +30,8 @@
 #include <variant>
 #include <vector>
 
-#include <cereal/types/polymorphic.hpp>
 #include <catch2/catch.hpp>
+#include <cereal/types/polymorphic.hpp>
 
 namespace types {
 
@@ -175,13 +175,16 @@ struct all_sorts {  // what a serialize() may hand to the archive
 
   all_sorts() = default;
   all_sorts(all_sorts&& other) noexcept
-      : counter(other.counter.load()), points(std::move(other.points)), bits(std::move(other.bits)), corner(other.corner) {
+      : counter(other.counter.load()),
+        points(std::move(other.points)),
+        bits(std::move(other.bits)),
+        corner(other.corner) {
     std::copy(std::begin(other.raw), std::end(other.raw), raw);
     std::copy(std::begin(other.blob), std::end(other.blob), blob);
   }
   template <class Archive>
   void serialize(Archive& archive) {
-    archive & counter;
+    archive& counter;
     archive(raw, points, cereal::defer(bits));
     archive(cereal::make_nvp("corner", corner), cereal::binary_data(blob, sizeof(blob)));
   }
@@ -441,8 +444,8 @@ TEST_CASE("bytes that take a shared pointer for one of another type are refused"
   heap_writer bytes;
   encode(bytes, std::make_pair(std::make_shared<int>(1), std::make_shared<std::string>("a")));
   heap_writer confused;
-  confused.write(bytes.data(), 8);              // the first pointer: its number and the int
-  confused.put(std::uint32_t{1});               // the second: the first again
+  confused.write(bytes.data(), 8);  // the first pointer: its number and the int
+  confused.put(std::uint32_t{1});   // the second: the first again
   byte_reader reader(confused.data(), confused.size());
   using pair = std::pair<std::shared_ptr<int>, std::shared_ptr<std::string>>;
   CHECK_THROWS_AS(decode<pair>(reader), serialization_error);
@@ -583,7 +586,8 @@ TEST_CASE("a length that the bytes cannot hold is refused before anything is all
     bytes->put(std::array<char, 12>{});
     return bytes;
   };
-  for (const std::uint64_t length : {std::uint64_t{13}, std::uint64_t{1} << 40, ~std::uint64_t{0}, ~std::uint64_t{0} / 4}) {
+  for (const std::uint64_t length :
+       {std::uint64_t{13}, std::uint64_t{1} << 40, ~std::uint64_t{0}, ~std::uint64_t{0} / 4}) {
     const auto bytes = announce(length);
     const auto refused = [&]<class T>(std::type_identity<T>) {
       byte_reader reader(bytes->data(), bytes->size());

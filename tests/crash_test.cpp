@@ -443,9 +443,13 @@ TEST_CASE("workers killed from outside at any moment cost at most the tasks that
   std::size_t kills = 0;
   for (auto it = results.begin(); it != results.end(); ++it, ++seen) {
     if (seen % 400 == 0) {
-      const auto now = pool.stats();
-      const worker_stats& victim = now.workers[kills % 3];
-      if (victim.alive && victim.pid > 0 && ::kill(victim.pid, SIGKILL) == 0) ++kills;
+      worker_stats victim;
+      REQUIRE(eventually([&] {
+        victim = pool.stats().workers[kills % 3];
+        return victim.alive;
+      }));
+      REQUIRE(victim.pid > 0);
+      if (::kill(victim.pid, SIGKILL) == 0) ++kills;
     }
     int result = -1;
     try {
@@ -457,7 +461,7 @@ TEST_CASE("workers killed from outside at any moment cost at most the tasks that
     CHECK(result == 2 * seen);
   }
   CHECK(seen == tasks);
-  CHECK(kills > 10);
+  CHECK(kills >= 10);
   CHECK(failed <= kills);
   CHECK(std::ranges::all_of(runs, [](const auto& count) { return count <= 1; }));
   CHECK(std::ranges::count_if(runs, [](const auto& count) { return count == 0; }) <= static_cast<std::ptrdiff_t>(failed));

@@ -27,7 +27,8 @@ struct call_options {
   /// Lazy ranges: at most this many inputs taken and not yet yielded; 0: a small multiple of processes × chunksize.
   std::size_t buffersize = 0;
   /// Called as elements end, never concurrently, on the pool's callback thread or in the waiting call; `total` is 0
-  /// while unknown. The call with done == total has returned before `map` returns or the future is ready.
+  /// while unknown. The call with done == total has returned before `map` returns or the future is ready. After
+  /// cancel() or terminate() there are no more calls.
   std::function<void(std::size_t done, std::size_t total)> progress{};
 };
 

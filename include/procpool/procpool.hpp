@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <procpool/codec.hpp>
 #include <procpool/error.hpp>
 #include <procpool/future.hpp>
 #include <procpool/fwd.hpp>

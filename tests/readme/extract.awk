@@ -87,8 +87,7 @@ END {
   if (hidden) fail(hidden, "this comment has no end")
   if (fragments != "") {
     print "#include <procpool/procpool.hpp>" > (out "/fragments.cpp")
-    print "#pragma GCC diagnostic ignored \"-Wunused\"" > (out "/fragments.cpp")
-    print "#pragma GCC diagnostic ignored \"-Wunused-but-set-variable\"" > (out "/fragments.cpp")
+    print "#pragma GCC diagnostic ignored \"-Wunused-variable\"" > (out "/fragments.cpp")
     printf "%s", fragments > (out "/fragments.cpp")
     print "fragments.cpp"
   }

@@ -6,7 +6,7 @@ project=$1 document=$2
 status=0
 
 quoted=$(grep -oE '`[A-Za-z0-9_./*-]+\.(hpp|cpp|cmake|sh|awk|md|json|txt|expected)`' "$document" | tr -d '`' | sort -u)
-linked=$(grep -oE '\]\([^):#]+' "$document" | cut -c 3- | sort -u)
+linked=$(sed '/^```/,/^```$/d' "$document" | grep -oE '\]\([^):#]+\)' | tr -d ']()' | sort -u)
 cd "$(dirname "$document")" || exit 1
 # Not quoted: a name may be a pattern.
 for name in $quoted; do

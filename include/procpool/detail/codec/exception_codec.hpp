@@ -26,7 +26,7 @@ namespace procpool::detail {
 /// is read without a lock.
 struct registered_exception {
   const std::type_info* type;
-  const std::type_info* nested_type;  // of what std::throw_with_nested throws; null if it throws the type itself
+  bool (*wraps)(const std::type_info&);  // of what std::throw_with_nested throws
   void (*put)(byte_writer&, const std::exception_ptr&);
   std::exception_ptr (*get)(byte_reader&, const inner_exception&);
   registered_exception* next = nullptr;
@@ -58,7 +58,7 @@ struct exception_registration {
   }
 
   static void enter() {
-    static registered_exception entry{&typeid(E), nested_type_of<E>(), &put, &get};
+    static registered_exception entry{&typeid(E), &is_nested_type_of<E>, &put, &get};
     static const bool entered = [] {
       entry.next = registered_exception::first().load(std::memory_order_relaxed);
       while (!registered_exception::first().compare_exchange_weak(entry.next, &entry, std::memory_order_release,
@@ -131,8 +131,7 @@ inline void encode_exception_level(byte_writer& bytes, const std::exception_ptr&
   const std::size_t attachments = bytes.attachments().size();
   bool done = false;
   const registered_exception* const known = registered_exception::find([&](const registered_exception& each) {
-    return facts.type != nullptr &&
-           (*each.type == *facts.type || (each.nested_type != nullptr && *each.nested_type == *facts.type));
+    return facts.type != nullptr && (*each.type == *facts.type || each.wraps(*facts.type));
   });
   if (known != nullptr) {
     try {

@@ -34,17 +34,17 @@
 
 namespace procpool::detail {
 
-/// The type that std::throw_with_nested throws for E; null if it throws E itself.
+/// Whether `thrown` is the type that std::throw_with_nested throws for an E; GCC makes another of it for a const E.
 template <class E>
-constexpr const std::type_info* nested_type_of() {
+bool is_nested_type_of(const std::type_info& thrown) {
   if constexpr (std::is_class_v<E> && !std::is_final_v<E> && !std::is_base_of_v<std::nested_exception, E>) {
 #if defined(_LIBCPP_VERSION)
-    return &typeid(std::__nested<E>);
+    return thrown == typeid(std::__nested<E>);
 #else
-    return &typeid(std::_Nested_exception<E>);
+    return thrown == typeid(std::_Nested_exception<E>) || thrown == typeid(std::_Nested_exception<const E>);
 #endif
   } else {
-    return nullptr;
+    return false;
   }
 }
 
@@ -89,8 +89,7 @@ class standard_exceptions {
   static std::size_t find(const std::type_info* type) noexcept {
     if (type == nullptr) return none;
     for (std::size_t i = 0; i < count; ++i) {
-      if (*table()[i].type == *type || (table()[i].nested_type != nullptr && *table()[i].nested_type == *type))
-        return i;
+      if (*table()[i].type == *type || table()[i].wraps(*type)) return i;
     }
     return *type == stream_failure_type() ? stream_failure : none;
   }
@@ -148,13 +147,13 @@ class standard_exceptions {
 
   struct entry {
     const std::type_info* type;
-    const std::type_info* nested_type;
+    bool (*wraps)(const std::type_info&);
     std::exception_ptr (*make)(const std::string&, const parts&, const inner_exception&);
   };
 
   static const std::array<entry, count>& table() {
     static const std::array<entry, count> entries = []<class... E>(std::type_identity<std::tuple<E...>>) {
-      return std::array<entry, count>{entry{&typeid(E), nested_type_of<E>(), &make_one<E>}...};
+      return std::array<entry, count>{entry{&typeid(E), &is_nested_type_of<E>, &make_one<E>}...};
     }(std::type_identity<types>());
     return entries;
   }

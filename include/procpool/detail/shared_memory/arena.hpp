@@ -23,7 +23,7 @@ namespace procpool::detail {
 /// it needs no lock. Created when first used. What was touched is kept for reuse, up to `keep_bytes`.
 class lane_arena {
  public:
-  static constexpr std::size_t keep_bytes = std::size_t{512} << 20;
+  static constexpr std::size_t keep_bytes = std::size_t{128} << 20;
 
   lane_arena(std::byte* base, std::size_t size) noexcept : base_(base), size_(size) {}
 

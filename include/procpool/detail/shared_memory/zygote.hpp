@@ -68,11 +68,7 @@ class zygote_process {
     ::sigfillset(&all_but_children);
     ::sigdelset(&all_but_children, SIGCHLD);
 
-    zygote_event hello{};
-    hello.news = zygote_news::alive;
-    hello.pid = pid_;
-    const unique_fd self(pidfd_open(pid_));
-    bool serving = send_message(control_, hello, self.get());
+    bool serving = introduce();
     while (serving) {
       reap();
       pollfd watched[] = {{control_, POLLIN, 0}, {parent_, POLLIN, 0}};
@@ -91,6 +87,14 @@ class zygote_process {
   static int pidfd_open(pid_t pid) noexcept { return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)); }
 
  private:
+  bool introduce() noexcept {
+    zygote_event hello{};
+    hello.news = zygote_news::alive;
+    hello.pid = pid_;
+    const unique_fd self(pidfd_open(pid_));
+    return send_message(control_, hello, self.get());
+  }
+
   struct worker {
     pid_t pid = 0;
     std::uint64_t generation = 0;

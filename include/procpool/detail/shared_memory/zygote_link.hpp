@@ -14,6 +14,7 @@
 #include <string>
 #include <utility>
 
+#include <procpool/detail/codec/code_map.hpp>
 #include <procpool/detail/posix/descriptor_registry.hpp>
 #include <procpool/detail/posix/message_socket.hpp>
 #include <procpool/detail/posix/signals.hpp>
@@ -31,7 +32,7 @@ class zygote_link {
     control_ = registered_fd(std::move(ours));
     const unique_fd parent(zygote_process::pidfd_open(::getpid()));
     flush_standard_streams();
-    fork_zygote(plan, theirs.get(), parent.get());
+    fork_zygote(plan, code_map::of_now(), theirs.get(), parent.get());
     theirs.reset();
     zygote_event hello{};
     unique_fd process;
@@ -83,7 +84,7 @@ class zygote_link {
 
   /// Forks twice, so that the zygote is no child of the application: its wait() and its SIGCHLD handler are not meant
   /// for a process that it does not know of.
-  static void fork_zygote(const worker_plan& plan, int control, int parent) {
+  static void fork_zygote(const worker_plan& plan, code_map code, int control, int parent) {
     const all_signals_blocked guard;
     auto& registry = descriptor_registry::instance();
     auto lock = registry.freeze();
@@ -95,6 +96,7 @@ class zygote_link {
       const pid_t zygote = ::fork();
       if (zygote != 0) ::_exit(zygote > 0 ? EXIT_SUCCESS : EXIT_FAILURE);
       ::setpgid(0, 0);
+      code_map::install(std::move(code));
       name_process(plan.setup.name, "/zygote");
       zygote_process(plan, control, parent).run();
     }

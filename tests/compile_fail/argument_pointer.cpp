@@ -1,0 +1,9 @@
+// expect: a raw pointer is an address in its own process
+// SPDX-License-Identifier: BSL-1.0
+#include <procpool/procpool.hpp>
+
+int main() {
+  procpool::process_pool pool{1};
+  int n = 0;
+  pool.apply([](int*) {}, &n);
+}

@@ -1,0 +1,13 @@
+// expect: a reference member is an address in its own process
+// SPDX-License-Identifier: BSL-1.0
+#include <procpool/procpool.hpp>
+
+struct holder {
+  int& n;
+};
+
+int main() {
+  procpool::process_pool pool{1};
+  int n = 0;
+  pool.apply([](holder) {}, holder{n});
+}

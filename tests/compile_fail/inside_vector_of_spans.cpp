@@ -1,0 +1,11 @@
+// expect: as a result or inside another type use std::vector<T>
+// SPDX-License-Identifier: BSL-1.0
+#include <procpool/procpool.hpp>
+
+#include <span>
+#include <vector>
+
+int main() {
+  procpool::process_pool pool{1};
+  pool.apply([](std::vector<std::span<const int>>) {}, std::vector<std::span<const int>>());
+}
