@@ -132,7 +132,13 @@ template <class E>
 void arrives_the_same(const E& error) {
   INFO(type_name<E>());
   thrown_the_same([&] { throw error; });
-  thrown_the_same([&] { std::throw_with_nested(E(error)); });
+  thrown_the_same([&] {
+    try {
+      throw 1;
+    } catch (...) {
+      std::throw_with_nested(E(error));
+    }
+  });
   const E& constant = error;
   CHECK_THROWS_AS(travel([&] { std::throw_with_nested(constant); }), E);
 }
@@ -363,6 +369,15 @@ TEST_CASE("nesting goes on below a type that cannot travel", "[exception_codec]"
     });
   } catch (const std::logic_error& outer) {
     CHECK_THROWS_AS(std::rethrow_if_nested(outer), remote_error);
+  }
+}
+
+TEST_CASE("what was nested on nothing arrives as if it were not nested", "[exception_codec]") {
+  try {
+    travel([] { std::throw_with_nested(std::logic_error("outer")); });
+  } catch (const std::logic_error& outer) {
+    std::rethrow_if_nested(outer);  // would end the process
+    CHECK(std::string(outer.what()) == "outer");
   }
 }
 

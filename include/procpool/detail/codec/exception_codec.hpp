@@ -75,7 +75,7 @@ struct exception_registration {
 // A level: its form, whether another level follows that it is nested on, the C++ name, what(), and what the form adds.
 // Then the next level.
 enum class exception_form : std::uint8_t { standard = 1, registered = 2, remote = 3, failure = 4 };
-enum class exception_nesting : std::uint8_t { none = 0, wrapper = 1, followed = 2 };
+enum class exception_nesting : std::uint8_t { none = 0, followed = 1 };
 
 /// Levels of std::throw_with_nested that are kept; what is deeper is dropped.
 inline constexpr int max_exception_levels = 64;
@@ -87,7 +87,6 @@ struct exception_facts {
   const std::type_info* type = nullptr;
   std::string name;
   std::string what;
-  bool wrapper = false;  // derived from std::nested_exception
   std::exception_ptr nested;
 
   explicit exception_facts(const std::exception_ptr& thrown) {
@@ -110,7 +109,6 @@ struct exception_facts {
     try {
       std::rethrow_exception(thrown);
     } catch (const std::nested_exception& caught) {
-      wrapper = true;
       nested = caught.nested_ptr();
     } catch (...) {
     }
@@ -120,9 +118,9 @@ struct exception_facts {
 inline void encode_exception_level(byte_writer& bytes, const std::exception_ptr& thrown, int level) {
   const exception_facts facts(thrown);
   const bool followed = facts.nested && level + 1 < max_exception_levels;
-  const auto begin = [&](exception_form form, bool wrapper) {
+  const auto begin = [&](exception_form form) {
     bytes.put(form);
-    bytes.put(followed ? exception_nesting::followed : wrapper ? exception_nesting::wrapper : exception_nesting::none);
+    bytes.put(followed ? exception_nesting::followed : exception_nesting::none);
     put_text(bytes, facts.name);
     put_text(bytes, facts.what);
   };
@@ -135,7 +133,7 @@ inline void encode_exception_level(byte_writer& bytes, const std::exception_ptr&
   });
   if (known != nullptr) {
     try {
-      begin(exception_form::registered, facts.wrapper && *known->type != *facts.type);
+      begin(exception_form::registered);
       put_text(bytes, known->type->name());
       // In bytes of its own, so that the other side can copy them before the user's code reads them.
       heap_writer own;
@@ -145,17 +143,17 @@ inline void encode_exception_level(byte_writer& bytes, const std::exception_ptr&
       for (const auto& block : own.attachments()) bytes.attach(block);
     } catch (const serialization_error& error) {
       bytes.truncate(size, attachments);
-      begin(exception_form::failure, false);
+      begin(exception_form::failure);
       put_text(bytes, bare_text(error));
     }
     done = true;
   } else if (const std::size_t index = standard_exceptions::find(facts.type); index != standard_exceptions::none) {
-    begin(exception_form::standard, facts.wrapper);
+    begin(exception_form::standard);
     bytes.put(static_cast<std::uint32_t>(index));
     done = standard_exceptions::put(bytes, thrown);
     if (!done) bytes.truncate(size, attachments);  // holds what cannot travel: an error_category of the user's
   }
-  if (!done) begin(exception_form::remote, facts.wrapper);
+  if (!done) begin(exception_form::remote);
   if (followed) encode_exception_level(bytes, facts.nested, level + 1);
 }
 
@@ -163,9 +161,10 @@ inline std::exception_ptr decode_exception_level(byte_reader& bytes, int level);
 
 inline std::exception_ptr rebuild_exception(byte_reader& bytes, exception_form form, const std::string& name,
                                             const std::string& what, exception_nesting nested, int level) {
+  // Nested on nothing, an exception is made as if it were not nested: std::rethrow_if_nested() would end the process.
   const auto inner = [&]() -> inner_exception {
-    if (nested == exception_nesting::followed) return {true, decode_exception_level(bytes, level + 1)};
-    return {nested == exception_nesting::wrapper, nullptr};
+    if (nested == exception_nesting::followed) return {decode_exception_level(bytes, level + 1)};
+    return {};
   };
   const auto failed = [&](const std::string& why) {
     return make_error<serialization_error>("an exception of type " + name + " cannot travel (" + why + "): " + what,

@@ -50,18 +50,15 @@ bool is_nested_type_of(const std::type_info& thrown) {
 
 /// What an exception to be rebuilt was nested on.
 struct inner_exception {
-  bool wraps = false;              ///< it was thrown by std::throw_with_nested
-  std::exception_ptr exception{};  ///< what it is nested on; null if that was nothing
+  std::exception_ptr exception{};  ///< null: it was not nested
 
   /// The exception `outer`, nested as this says.
   template <class E>
   std::exception_ptr wrap(E outer) const {
-    if (!wraps) return std::make_exception_ptr(std::move(outer));
+    if (!exception) return std::make_exception_ptr(std::move(outer));
     try {
-      if (exception) std::rethrow_exception(exception);
-      std::throw_with_nested(std::move(outer));
+      std::rethrow_exception(exception);
     } catch (...) {
-      if (!exception) return std::current_exception();
       try {
         std::throw_with_nested(std::move(outer));
       } catch (...) {

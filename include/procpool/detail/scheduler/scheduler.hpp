@@ -184,11 +184,11 @@ class scheduler final : public engine {
 
   /// While it lives, under the mutex, the pool is not done.
   struct submission {
-    explicit submission(std::size_t& count) noexcept : count_(count) { ++count_; }
+    explicit submission(std::size_t& under_way) noexcept : under_way_(under_way) { ++under_way_; }
     submission(const submission&) = delete;
     submission& operator=(const submission&) = delete;
-    ~submission() { --count_; }
-    std::size_t& count_;
+    ~submission() { --under_way_; }
+    std::size_t& under_way_;
   };
 
   // ---- starting and ending -----------------------------------------------------------------------------------------
