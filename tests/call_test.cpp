@@ -151,8 +151,8 @@ TEST_CASE("arguments are converted to a function's parameter types before they a
 }
 
 TEST_CASE("closures and function objects are called", "[call]") {
-  const int n = 5;
-  const double d = 0.5;
+  int n = 5;
+  double d = 0.5;
   CHECK(run([](int x) { return x + 1; }, 1) == 2);
   CHECK(run([n, d](int x) { return x * n + d; }, 2) == 10.5);
   CHECK(run([c = 'a', n] { return c + n; }) == 'a' + 5);
@@ -165,7 +165,7 @@ TEST_CASE("closures and function objects are called", "[call]") {
 }
 
 TEST_CASE("an aggregate function object may hold closures beside what they cannot capture", "[call]") {
-  const int n = 3;
+  int n = 3;
   const auto times = [n](int x) { return n * x; };
   struct both {
     decltype(times) fn;

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <procpool/codec.hpp>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -683,7 +686,30 @@ TEST_CASE("decoding leaves the reader behind the value", "[codec]") {
   CHECK(reader.remaining() == 0);
 }
 
-TEST_CASE("a function whose library came later is refused", "[codec]") {
-  // In a child: what is captured holds for the whole process.
-  CHECK(code_map::contains(reinterpret_cast<const void*>(&twice)));
+TEST_CASE("a function that was not there when the process was forked is refused", "[codec]") {
+  CHECK(code_map::contains(nullptr));  // nothing was installed here
+  const auto later = std::make_unique<int>(0);
+  const auto as_function = reinterpret_cast<std::uintptr_t>(later.get());
+  const pid_t child = ::fork();
+  if (child == 0) {
+    code_map::install(code_map::of_now());
+    bool right = code_map::contains(reinterpret_cast<const void*>(&twice)) && !code_map::contains(later.get()) &&
+                 code_map::contains(reinterpret_cast<const void*>(&::strlen)) && !code_map::contains(nullptr);
+    heap_writer bytes;
+    bytes.put(&twice);
+    bytes.put(static_cast<int (*)(int)>(nullptr));
+    bytes.put(as_function);
+    byte_reader reader(bytes.data(), bytes.size());
+    right = right && decode<int (*)(int)>(reader) == &twice && decode<int (*)(int)>(reader) == nullptr;
+    try {
+      decode<int (*)(int)>(reader);
+      right = false;
+    } catch (const serialization_error& error) {
+      right = right && std::string_view(error.what()).find("loaded after the pool was made") != std::string_view::npos;
+    }
+    ::_exit(right ? 0 : 1);
+  }
+  int status = -1;
+  ::waitpid(child, &status, 0);
+  CHECK(status == 0);
 }

@@ -179,6 +179,7 @@ TEST_CASE("no finalizer runs in a worker that crashed or was terminated", "[proc
       {
         process_pool pool{pool_options{.processes = 1, .finalizer = count}};
         CHECK_THROWS_AS(pool.apply(how.die), worker_crashed);
+        CHECK(pool.apply(twice, 1) == 2);  // a pool that is closed at once needs no replacement
       }
       CHECK(ends[0] == 0);
       CHECK(ends[1] == 1);

@@ -1,23 +1,18 @@
-// expect: is made first; give the type a default constructor
+// expect: what a std::shared_ptr points to is made before it is filled
 // SPDX-License-Identifier: BSL-1.0
 #include <procpool/procpool.hpp>
 
-#include <string>
-#include <utility>
+#include <memory>
 
-class text {
+class length {
  public:
-  explicit text(std::string s) : s_(std::move(s)) {}
-  template <class Archive>
-  void serialize(Archive& archive) {
-    archive(s_);
-  }
+  explicit length(double metres) : metres_(metres) {}
 
  private:
-  std::string s_;
+  double metres_;
 };
 
 int main() {
   procpool::process_pool pool{1};
-  pool.apply([](text) {}, text("a"));
+  pool.apply([](std::shared_ptr<length>) {}, std::make_shared<length>(1));
 }

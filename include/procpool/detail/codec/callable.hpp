@@ -23,7 +23,19 @@ enum class callable_route {
   unsupported,
 };
 
-template <class F, class... Seen>
+/// Whether the fields of an aggregate can be told.
+template <class F>
+consteval bool takes_apart() {
+  if constexpr (has_base<F>) {
+    return false;
+  } else if constexpr (has_uncountable_array<F>()) {
+    return false;
+  } else {
+    return !has_reference_field<F>();
+  }
+}
+
+template <class F>
 consteval callable_route callable_route_for() {
   if constexpr (std::is_pointer_v<F>) {
     return std::is_function_v<std::remove_pointer_t<F>> ? callable_route::pointer : callable_route::unsupported;
@@ -39,10 +51,11 @@ consteval callable_route callable_route_for() {
     return callable_route::by_bytes;
   } else if constexpr (refusal_of<F> == refusal::none) {
     return callable_route::by_value;
-  } else if constexpr (std::is_aggregate_v<F> && std::is_move_constructible_v<F> && !has_base<F>) {
+  } else if constexpr (std::is_aggregate_v<F> && std::is_move_constructible_v<F> && takes_apart<F>()) {
     constexpr bool fields = with_field_types<F>([]<class... Fields>() {
-      return ((refusal_of<Fields> == refusal::none ||
-               (std::is_class_v<Fields> && callable_route_for<Fields>() != callable_route::unsupported)) &&
+      return ((!std::is_array_v<Fields> &&
+               (refusal_of<Fields> == refusal::none ||
+                (std::is_class_v<Fields> && callable_route_for<Fields>() != callable_route::unsupported))) &&
               ...);
     });
     return fields ? callable_route::by_fields : callable_route::unsupported;
@@ -56,8 +69,8 @@ inline constexpr callable_route callable_route_of = callable_route_for<F>();
 
 /// A callable so cheap to decode that every task gets a fresh one.
 template <class F>
-inline constexpr bool cheap_callable =
-    callable_route_of<F> != callable_route::by_value&& callable_route_of<F> != callable_route::by_fields;
+inline constexpr bool cheap_callable = (callable_route_of<F> != callable_route::by_value) &&
+                                       (callable_route_of<F> != callable_route::by_fields);
 
 template <class F>
 consteval bool check_callable() {
@@ -112,7 +125,7 @@ struct callable_codec {
     } else if constexpr (callable_route_of<F> == callable_route::by_fields) {
       for_each_field(callable, [&]<class Field>(const Field& field) {
         if constexpr (refusal_of<Field> == refusal::none) {
-          put_data(bytes, field);
+          encode<Field>(bytes, field);
         } else {
           callable_codec<Field>::put(bytes, field);
         }
@@ -124,11 +137,7 @@ struct callable_codec {
     if constexpr (callable_route_of<F> == callable_route::by_value) {
       return decode<F>(bytes);
     } else if constexpr (callable_route_of<F> == callable_route::by_fields) {
-      return with_field_types<F>([&]<class... Fields>() {
-        static_assert(!(std::is_array_v<Fields> || ...),
-                      "procpool: a C array in a function object cannot be filled in; make it a std::array");
-        return F{get_field<Fields>(bytes)...};
-      });
+      return with_field_types<F>([&]<class... Fields>() { return F{get_field<Fields>(bytes)...}; });
     } else if constexpr (callable_route_of<F> == callable_route::empty) {
       if constexpr (std::is_default_constructible_v<F>) {
         return F();
@@ -146,14 +155,6 @@ struct callable_codec {
   }
 
  private:
-  template <class Field>
-  static void put_data(byte_writer& bytes, const Field& field) {
-    if constexpr (std::is_array_v<Field>) {
-      for (const auto& element : field) put_data(bytes, element);
-    } else {
-      encode<Field>(bytes, field);
-    }
-  }
   template <class Field>
   static Field get_field(byte_reader& bytes) {
     if constexpr (refusal_of<Field> == refusal::none) {

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include <boost/pfr/core.hpp>
-#include <boost/pfr/tuple_size.hpp>
 #include <boost/preprocessor/repetition/enum_params.hpp>
 #include <boost/preprocessor/repetition/repeat.hpp>
 #include <boost/preprocessor/repetition/repeat_from_to.hpp>
@@ -43,6 +42,12 @@ inline constexpr std::size_t max_fields = 100;  // as many as PFR names
 struct any_field {
   template <class T>
   operator T() const;
+};
+
+/// The same as an lvalue, for fields that are references.
+struct any_lvalue {
+  template <class T>
+  operator T&() const;
 };
 
 /// Converts to a type for which `Predicate::holds<Type>` is true, and to no other. That the conversion is const lets a
@@ -100,6 +105,11 @@ consteval bool takes_among(std::index_sequence<Before...>, std::index_sequence<A
   return requires { T{(static_cast<void>(Before), Fill{})..., Probe{}, (static_cast<void>(After), Fill{})...}; };
 }
 
+template <class T, class Fill, std::size_t... Before, std::size_t... After>
+consteval bool takes_empty_among(std::index_sequence<Before...>, std::index_sequence<After...>) {
+  return requires { T{(static_cast<void>(Before), Fill{})..., {}, (static_cast<void>(After), Fill{})...}; };
+}
+
 #pragma GCC diagnostic pop
 
 template <class T, std::size_t N = 0>
@@ -110,6 +120,27 @@ consteval std::size_t count_by_empty() {
   return N;
 }
 
+template <class T, class Fill, std::size_t... I>
+consteval bool takes_all(std::index_sequence<I...>) {
+  return requires { T{(static_cast<void>(I), Fill{})...}; };
+}
+
+/// Counts where a field cannot be made from nothing: the most initialisers that T takes. Elements of C arrays count.
+template <class T, class Fill, std::size_t N>
+consteval std::size_t count_by_filling() {
+  if constexpr (N == 0) {
+    return 0;
+  } else if constexpr (takes_all<T, Fill>(std::make_index_sequence<N>())) {
+    return N;
+  } else {
+    return count_by_filling<T, Fill, N - 1>();
+  }
+}
+
+/// What fills a field that cannot be made from nothing; a reference takes an lvalue.
+template <class T>
+using filler = std::conditional_t<std::is_copy_constructible_v<T>, any_lvalue, any_field>;
+
 /// How many fields an aggregate without bases has; more than max_fields if it is too many to tell.
 template <class T>
 consteval std::size_t count_fields() {
@@ -118,7 +149,8 @@ consteval std::size_t count_fields() {
   } else if constexpr (empty_initializable<T>) {
     return count_by_empty<T>();
   } else {
-    return boost::pfr::tuple_size_v<T>;
+    constexpr std::size_t most = sizeof(T) < max_fields / 8 ? sizeof(T) * 8 : max_fields;
+    return count_by_filling<T, filler<T>, most>();
   }
 }
 
@@ -131,12 +163,36 @@ consteval bool has_field_where() {
     if constexpr (empty_initializable<T>) {
       return (after_empty<I>::template takes<T, field_where<Predicate>> || ...);
     } else {
-      return (takes_among<T, any_field, field_where<Predicate>>(std::make_index_sequence<I>(),
+      return (takes_among<T, filler<T>, field_where<Predicate>>(std::make_index_sequence<I>(),
                                                                 std::make_index_sequence<count - I - 1>()) ||
               ...);
     }
   }
   (std::make_index_sequence<(count > max_fields ? max_fields : count)>());
+}
+
+/// Whether `{}` in place I stands for several of the initialisers that T takes: a C array is there.
+template <class T, std::size_t I, std::size_t Count, std::size_t Width = 1>
+consteval bool is_array_at() {
+  if constexpr (I + Width > Count) {
+    return false;
+  } else if constexpr (takes_empty_among<T, filler<T>>(std::make_index_sequence<I>(),
+                                                       std::make_index_sequence<Count - I - Width>())) {
+    return Width != 1;
+  } else {
+    return is_array_at<T, I, Count, Width + 1>();
+  }
+}
+
+/// Whether the aggregate has a C array beside a field that cannot be made from nothing: its fields cannot be told.
+template <class T>
+consteval bool has_uncountable_array() {
+  if constexpr (std::is_empty_v<T> || empty_initializable<T>) {
+    return false;
+  } else {
+    return []<std::size_t... I>(std::index_sequence<I...>) { return (is_array_at<T, I, sizeof...(I)>() || ...); }
+    (std::make_index_sequence<count_fields<T>()>());
+  }
 }
 
 /// The number of references among the fields as they are declared.
@@ -160,7 +216,7 @@ BOOST_PP_REPEAT_FROM_TO(1, 101, PROCPOOL_DETAIL_DECLARED_FIELDS, ~)
 /// Whether a field is a reference. A reference makes an aggregate unassignable, so most are not looked at.
 template <class T>
 consteval bool has_reference_field() {
-  if constexpr (std::is_empty_v<T> || std::is_move_assignable_v<T>) {
+  if constexpr (std::is_empty_v<T> || std::is_move_assignable_v<T> || has_uncountable_array<T>()) {
     return false;
   } else {
     return decltype(declared_fields<count_fields<T>()>::references(std::declval<T&>()))::value != 0;

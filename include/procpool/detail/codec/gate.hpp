@@ -71,6 +71,7 @@ enum class refusal {
   no_default_constructor,
   immovable,
   base_class,
+  array_member,
   unsupported,
 };
 
@@ -158,9 +159,9 @@ template <class T>
 concept has_cereal_functions = cereal::traits::is_output_serializable<T, output_archive>::value &&
     cereal::traits::is_input_serializable<T, input_archive>::value;
 
-/// Whether values of a type that cereal fills in can be made.
+/// Whether a T can be made to be filled in. Whether a private constructor will do is for cereal::access to find out.
 template <class T>
-concept makeable = std::is_default_constructible_v<T> || cereal::traits::is_default_constructible<T>::value;
+concept makeable = std::is_default_constructible_v<T> || has_cereal_functions<T>;
 
 /// Converts to any pointer to objects but characters: what takes it may keep it.
 struct any_object_pointer {
@@ -307,11 +308,7 @@ consteval refusal why_refused() {
   } else if constexpr (std::is_bind_expression_v<U>) {
     return refusal::bind;
   } else if constexpr (has_cereal_functions<U>) {
-    if constexpr (!makeable<U>) {
-      return refusal::no_default_constructor;
-    } else {
-      return std::is_move_constructible_v<U> ? refusal::none : refusal::immovable;
-    }
+    return std::is_move_constructible_v<U> ? refusal::none : refusal::immovable;
   } else if constexpr (std::is_union_v<U>) {
     return refusal::opaque_union;
   } else if constexpr (std::ranges::view<U> || std::ranges::borrowed_range<U>) {
@@ -332,6 +329,8 @@ consteval refusal why_refused() {
     return refusal::unsupported;
   } else if constexpr (has_base<U>) {
     return refusal::base_class;
+  } else if constexpr (has_uncountable_array<U>()) {
+    return refusal::array_member;
   } else if constexpr (has_reference_field<U>()) {
     return refusal::reference;
   } else {
@@ -390,13 +389,17 @@ consteval bool check_transferable() {
                 "procpool: a smart pointer to an array does not know the array's size; use std::vector<T>");
   static_assert(
       reason != refusal::no_default_constructor,
-      "procpool: what cereal's functions fill, or a std::shared_ptr points to, is made first; give the type a "
-      "default constructor (private with `friend class cereal::access` will do)");
+      "procpool: what a std::shared_ptr points to is made before it is filled; give the type a default constructor, or "
+      "send it in a std::unique_ptr<T>");
   static_assert(reason != refusal::immovable,
                 "procpool: a value that arrives is moved into place; give the type a move constructor, or send it in a "
                 "std::unique_ptr<T>");
   static_assert(reason != refusal::base_class,
                 "procpool: an aggregate with base classes cannot be taken apart; give it a serialize() member");
+  static_assert(
+      reason != refusal::array_member,
+      "procpool: an aggregate with a C array is made before it is filled; give its members default values, or "
+      "make the array a std::array");
   static_assert(reason != refusal::unsupported,
                 "procpool: arguments and results are copied to another process; give the type a serialize() member, or "
                 "make it an aggregate of types that can be sent");

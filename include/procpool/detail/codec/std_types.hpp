@@ -172,8 +172,8 @@ template <class T>
 struct codec<std::valarray<T>, route::by_parts> {
   static constexpr std::size_t least = sizeof(std::uint64_t);
   static_assert(std::is_default_constructible_v<T>,
-                "procpool: a std::valarray is made before it is filled; give its elements a default constructor, or send "
-                "a std::vector<T>");
+                "procpool: a std::valarray is made before it is filled; give its elements a default constructor, or "
+                "send a std::vector<T>");
 
   template <class Out>
   static void put(Out& out, const std::valarray<T>& value) {

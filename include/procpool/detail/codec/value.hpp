@@ -234,18 +234,14 @@ struct codec<T, route::by_fields> {
   template <class In>
   static T get(In& in) {
     [[maybe_unused]] const auto level = in.deeper();
-    return with_field_types<T>([&]<class... Fields>() {
-      if constexpr ((std::is_array_v<Fields> || ...)) {
-        static_assert(std::is_default_constructible_v<T>,
-                      "procpool: an aggregate with a C array is made before it is filled; give its members default "
-                      "values, or make the array a std::array");
-        T value{};
-        for_each_field(value, [&]<class Field>(Field& field) { get_field(in, field); });
-        return value;
-      } else {
-        return T{get_value<Fields>(in)...};
-      }
-    });
+    constexpr bool has_array = with_field_types<T>([]<class... Fields>() { return (std::is_array_v<Fields> || ...); });
+    if constexpr (has_array) {
+      T value{};
+      for_each_field(value, [&]<class Field>(Field& field) { get_field(in, field); });
+      return value;
+    } else {
+      return with_field_types<T>([&]<class... Fields>() { return T{get_value<Fields>(in)...}; });
+    }
   }
 
  private:

@@ -73,6 +73,7 @@ class scheduler final : public engine {
           each = std::move(rest);
         }
       }
+      table_.balance(done);
     }
     finish_up(done);
   }
@@ -545,6 +546,7 @@ class scheduler final : public engine {
     }
     if (serving_) give_up(done);
     table_.dispatch(done);
+    table_.balance(done);
     if (!table_.queue_empty()) next = std::min(next, now + backstop);
     return next;
   }

@@ -146,23 +146,22 @@ class task_table {
     }
   }
 
-  /// While a worker is idle and nothing is queued: takes half of what waits behind the busiest one back.
+  /// While a worker is idle and nothing is queued: takes half of what waits behind the busiest one, and gives it away.
   void balance(leftovers& done) {
     for (std::size_t idle = 0; idle != crew_.size(); ++idle) {
       if (!queue_.empty()) return;
       if (!crew_.takes(idle) || !workers_.at(idle).empty()) continue;
-      std::size_t busiest = crew_.size();
-      std::size_t most = 0;
+      std::size_t busiest = 0;
+      surplus most;
       for (std::size_t i = 0; i != crew_.size(); ++i) {
-        const std::size_t waiting = stealable(i);
-        if (waiting > most) {
-          most = waiting;
-          busiest = i;
-        }
+        const surplus waiting = surplus_of(i);
+        if (waiting.movable <= most.movable) continue;
+        most = waiting;
+        busiest = i;
       }
-      if (busiest == crew_.size()) return;
+      if (most.movable == 0) return;
       std::vector<chunk> back;
-      workers_.at(busiest).take_back(workers_.at(busiest).last() - (most + 1) / 2, back);
+      workers_.at(busiest).take_back(most.keep, back);
       done.to_wake.push_back(busiest);  // it may have stepped back from a limit that is restored
       put_back(back);
       dispatch(done);
@@ -226,14 +225,21 @@ class task_table {
     return best;
   }
 
-  /// How many elements at the end of a lane have not started and may run elsewhere.
-  std::size_t stealable(std::size_t i) const noexcept {
+  struct surplus {
+    std::size_t movable = 0;  ///< elements that wait behind the one that runs, or runs next, and may run elsewhere
+    std::uint64_t keep = 0;   ///< the number up to which the lane is to keep what it has
+  };
+  surplus surplus_of(std::size_t i) const noexcept {
     const auto& port = workers_.at(i);
-    std::uint64_t fixed = port.claimed();
+    if (port.outstanding() < 2) return {};
+    const std::uint64_t fixed = std::max(port.claimed(), port.settled() + 1);
+    const auto waiting = static_cast<std::size_t>(port.last() - fixed);
+    std::size_t bound = 0;
     port.for_each_posted([&](const chunk& each, std::uint64_t first) {
-      if (each.lane != chunk::any_lane) fixed = std::max(fixed, first + each.count - 1);
+      if (each.lane != chunk::any_lane && first > fixed) bound += each.count;
     });
-    return static_cast<std::size_t>(port.last() - fixed);
+    // What only this worker may run comes back to it at once; where it stands between the others, all is taken back.
+    return {waiting - bound, bound == 0 ? port.last() - (waiting + 1) / 2 : fixed};
   }
 
   Workers& workers_;
