@@ -3,3 +3,23 @@
 #define CATCH_CONFIG_MAIN
 #define CATCH_CONFIG_NO_POSIX_SIGNALS
 #include <catch2/catch.hpp>
+
+#ifdef __SANITIZE_THREAD__
+#define PROCPOOL_TEST_TSAN
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define PROCPOOL_TEST_TSAN
+#endif
+#endif
+
+#ifdef PROCPOOL_TEST_TSAN
+#include <thread>
+
+namespace {
+// ThreadSanitizer starts a thread of its own with the program's first; tests that count threads must find it there.
+[[maybe_unused]] const bool sanitizer_is_up = [] {
+  std::thread([] {}).join();
+  return true;
+}();
+}  // namespace
+#endif

@@ -74,7 +74,7 @@ class worker_start_error final : public error {
 };
 
 /// An argument or a result cannot be encoded or decoded, or what arrived is malformed.
-class serialization_error final : public error {
+class serialization_error : public error {
  public:
   /// The C++ name of the type that does not survive the trip.
   const std::string& type_name() const noexcept { return type_name_; }
@@ -94,7 +94,7 @@ class out_of_shared_memory final : public error {
 };
 
 /// The task threw a type that cannot travel; `what()` is the original's.
-class remote_error final : public error {
+class remote_error : public error {
  public:
   /// The C++ name of the type that was thrown.
   const std::string& type_name() const noexcept { return type_name_; }

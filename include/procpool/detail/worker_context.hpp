@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
 
 namespace procpool::detail {
@@ -10,6 +12,7 @@ struct worker_context {
   bool active = false;
   std::size_t index = 0;
   std::size_t generation = 0;
+  pid_t process = 0;  ///< of a forked worker: a process that its task forks is another one
 };
 
 /// Of this process. A forked worker sets it before it runs any code of the user, and never again, so every thread of

@@ -44,7 +44,8 @@ class array_block {
 
   /// A block of zeroes, `bytes` > 0 long. Throws std::system_error naming the call that failed.
   static std::shared_ptr<array_block> create(std::size_t bytes) {
-    unique_fd fd(checked(::memfd_create("procpool-array", MFD_CLOEXEC | MFD_ALLOW_SEALING), "memfd_create"));
+    unique_fd fd = above_standard_streams(
+        unique_fd(checked(::memfd_create("procpool-array", MFD_CLOEXEC | MFD_ALLOW_SEALING), "memfd_create")));
     if (bytes > static_cast<std::size_t>(PTRDIFF_MAX)) throw_errno("ftruncate", EFBIG);
     checked(retry_on_eintr([&] { return ::ftruncate(fd.get(), static_cast<off_t>(bytes)); }), "ftruncate");
     checked(::fcntl(fd.get(), F_ADD_SEALS, seals), "fcntl");

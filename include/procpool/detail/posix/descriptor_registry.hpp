@@ -32,7 +32,7 @@ class descriptor_registry {
   /// Held by the thread that forks, so that the child finds the list whole.
   std::unique_lock<std::mutex> freeze() { return std::unique_lock(mutex_); }
 
-  /// In a forked child of a thread that held freeze(): closes them all but `kept`.
+  /// In a forked child of a thread that held freeze(): closes them all but one.
   void close_all_but(int kept) noexcept {
     for (const int fd : fds_) {
       if (fd != kept) ::close(fd);
@@ -49,7 +49,9 @@ class descriptor_registry {
 class registered_fd {
  public:
   registered_fd() = default;
-  explicit registered_fd(unique_fd fd) : fd_(std::move(fd)) { descriptor_registry::instance().add(fd_.get()); }
+  explicit registered_fd(unique_fd fd) : fd_(above_standard_streams(std::move(fd))) {
+    descriptor_registry::instance().add(fd_.get());
+  }
   registered_fd(registered_fd&&) noexcept = default;
   registered_fd& operator=(registered_fd&& other) noexcept {
     if (this != &other) {

@@ -19,7 +19,7 @@ namespace procpool::detail {
 inline std::pair<unique_fd, unique_fd> make_message_sockets() {
   int ends[2];
   checked(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), "socketpair");
-  return {unique_fd(ends[0]), unique_fd(ends[1])};
+  return {above_standard_streams(unique_fd(ends[0])), above_standard_streams(unique_fd(ends[1]))};
 }
 
 /// Sends one message, with a descriptor beside it unless `fd` is -1. False, with errno, if it was not sent.
@@ -66,7 +66,7 @@ received receive_message(int socket, Message& message, unique_fd& fd, int flags 
     if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS || part->cmsg_len < CMSG_LEN(sizeof(int))) continue;
     int raw = -1;
     std::memcpy(&raw, CMSG_DATA(part), sizeof(int));
-    fd.reset(raw);
+    fd = above_standard_streams(unique_fd(raw));
   }
   if (got != static_cast<ssize_t>(sizeof(Message)) || (header.msg_flags & MSG_TRUNC) != 0) {
     std::memset(static_cast<void*>(&message), 0, sizeof(Message));

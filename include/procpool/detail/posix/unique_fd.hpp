@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <utility>
@@ -30,5 +31,13 @@ class unique_fd {
  private:
   int fd_ = -1;
 };
+
+/// A descriptor that is none of the standard streams: a program may run without those, and what it then reads, prints or
+/// has replaced in a worker must not be ours. Keeps the low number if no other is to be had.
+inline unique_fd above_standard_streams(unique_fd fd) noexcept {
+  if (!fd || fd.get() > STDERR_FILENO) return fd;
+  unique_fd moved(::fcntl(fd.get(), F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
+  return moved ? std::move(moved) : std::move(fd);
+}
 
 }  // namespace procpool::detail

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include <procpool/detail/posix/descriptor_registry.hpp>
 #include <procpool/detail/posix/system_call.hpp>
 #include <procpool/detail/posix/unique_fd.hpp>
 
@@ -15,7 +16,7 @@ namespace procpool::detail {
 /// behind: one ring more or less costs one look at the lanes.
 class doorbell {
  public:
-  doorbell() : fd_(checked(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")) {}
+  doorbell() : fd_(unique_fd(checked(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd"))) {}
 
   int fd() const noexcept { return fd_.get(); }
 
@@ -30,7 +31,7 @@ class doorbell {
   }
 
  private:
-  unique_fd fd_;
+  registered_fd fd_;
 };
 
 }  // namespace procpool::detail

@@ -39,9 +39,13 @@ struct worker_plan {
 // heap is whole. What is not ours is given up before any code of the user runs, and the process leaves by _exit() only:
 // the destructors, the exit handlers and the buffered output that were inherited belong to the application.
 
-/// A number that `exit` carries past every exit handler of the application.
-inline void leave_at_exit(int status, void*) { ::_exit(status); }
-inline void leave_at_quick_exit() { ::_exit(EXIT_SUCCESS); }
+/// `exit` ends here, before any exit handler of the application. Only the worker's own text is written: a process that
+/// the task has forked holds a copy of it.
+inline void leave_at_exit(int status, void*) {
+  if (current_process() == process_worker_context.process) flush_standard_streams();
+  ::_exit(status);
+}
+inline void leave_at_quick_exit() { leave_at_exit(EXIT_SUCCESS, nullptr); }
 
 /// Dispositions and mask as a new program finds them, but for SIGPIPE, which stays as the application has it.
 inline void reset_signals() noexcept {
@@ -73,11 +77,13 @@ inline void name_process(const std::string& name, const std::string& suffix) noe
 
 /// When memory runs out, the kernel should end a worker before it ends the application (proc(5), oom_score_adj).
 inline void volunteer_for_oom_killer() noexcept {
-  const int file = ::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-  if (file < 0) return;
-  constexpr char score[] = "500";
-  [[maybe_unused]] const auto written = ::write(file, score, sizeof(score) - 1);
-  ::close(file);
+  constexpr int more = 500;
+  constexpr int most = 1000;
+  const unique_fd file(::open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC));
+  char text[16] = {};
+  if (!file || ::read(file.get(), text, sizeof(text) - 1) <= 0) return;
+  const int size = std::snprintf(text, sizeof(text), "%d", std::min(most, std::atoi(text) + more));
+  [[maybe_unused]] const auto written = ::pwrite(file.get(), text, static_cast<std::size_t>(size), 0);
 }
 
 inline void report_failure(reply_half& replies, const char* text) noexcept {
@@ -137,7 +143,7 @@ inline void serve(const worker_plan& plan, const request_half& requests, reply_h
   if (!plan.region.enter(lane)) ::_exit(EXIT_FAILURE);
   const request_half& requests = plan.region.requests(lane);
   reply_half& replies = plan.region.replies(lane);
-  process_worker_context = {true, lane, static_cast<std::size_t>(requests.generation)};
+  process_worker_context = {true, lane, static_cast<std::size_t>(requests.generation), current_process()};
   thread_worker_context = nullptr;
   // Registered last, so it runs first: `exit` in a task ends here.
   ::on_exit(leave_at_exit, nullptr);

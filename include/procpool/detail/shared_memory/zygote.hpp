@@ -84,14 +84,17 @@ class zygote_process {
     ::_exit(EXIT_SUCCESS);
   }
 
-  static int pidfd_open(pid_t pid) noexcept { return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)); }
+  /// A descriptor of the process (pidfd_open(2)); none where the kernel has none.
+  static unique_fd pidfd_open(pid_t pid) noexcept {
+    return above_standard_streams(unique_fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))));
+  }
 
  private:
   bool introduce() noexcept {
     zygote_event hello{};
     hello.news = zygote_news::alive;
     hello.pid = pid_;
-    const unique_fd self(pidfd_open(pid_));
+    const unique_fd self = pidfd_open(pid_);
     return send_message(control_, hello, self.get());
   }
 

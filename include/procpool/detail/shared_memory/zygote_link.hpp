@@ -19,6 +19,7 @@
 #include <procpool/detail/posix/message_socket.hpp>
 #include <procpool/detail/posix/signals.hpp>
 #include <procpool/detail/posix/system_call.hpp>
+#include <procpool/detail/posix/unheard_child.hpp>
 #include <procpool/detail/shared_memory/stdio_flush.hpp>
 #include <procpool/detail/shared_memory/zygote.hpp>
 
@@ -30,7 +31,7 @@ class zygote_link {
   explicit zygote_link(const worker_plan& plan) {
     auto [ours, theirs] = make_message_sockets();
     control_ = registered_fd(std::move(ours));
-    const unique_fd parent(zygote_process::pidfd_open(::getpid()));
+    const unique_fd parent = zygote_process::pidfd_open(::getpid());
     flush_standard_streams();
     fork_zygote(plan, code_map::of_now(), theirs.get(), parent.get());
     theirs.reset();
@@ -66,6 +67,8 @@ class zygote_link {
   /// cannot be killed (uninterruptible sleep) keeps it waiting.
   void stop() noexcept {
     if (!control_) return;
+    // The connection itself: processes that the application has forked may hold copies of the descriptor.
+    ::shutdown(control_.get(), SHUT_RDWR);
     control_.reset();
     constexpr int longest_ms = 2000;
     if (process_) {
@@ -82,26 +85,21 @@ class zygote_link {
     return {order, static_cast<std::uint32_t>(lane), generation};
   }
 
-  /// Forks twice, so that the zygote is no child of the application: its wait() and its SIGCHLD handler are not meant
-  /// for a process that it does not know of.
+  /// The zygote is no child of the application, whose wait() and SIGCHLD handler are not meant for a process that it does
+  /// not know of.
   static void fork_zygote(const worker_plan& plan, code_map code, int control, int parent) {
     const all_signals_blocked guard;
     auto& registry = descriptor_registry::instance();
     auto lock = registry.freeze();
-    const pid_t between = ::fork();
-    if (between < 0) throw_errno("fork");
-    if (between == 0) {
-      registry.close_all_but(control);
+    auto zygote = [&] {
+      registry.close_all_but(plan.bell.fd());
       lock.unlock();
-      const pid_t zygote = ::fork();
-      if (zygote != 0) ::_exit(zygote > 0 ? EXIT_SUCCESS : EXIT_FAILURE);
       ::setpgid(0, 0);
       code_map::install(std::move(code));
       name_process(plan.setup.name, "/zygote");
       zygote_process(plan, control, parent).run();
-    }
-    lock.unlock();
-    retry_on_eintr([&] { return ::waitpid(between, nullptr, 0); });  // ECHILD: the application has it reaped
+    };
+    fork_unheard(zygote);
   }
 
   registered_fd control_;
