@@ -178,7 +178,7 @@ TEST_CASE("lazy ranges go on around a slow element", "[process_pool][balance]") 
     for (const int each : pool.with({.buffersize = 20}).imap_unordered(work, std::views::iota(0, 100), chunksize)) {
       all.push_back(each);
     }
-    CHECK(all.back() == 3);
+    CHECK(std::ranges::find(all, 3) - all.begin() >= 90);
     std::ranges::sort(all);
     CHECK(all == numbers(100));
   }

@@ -6,7 +6,9 @@
 #include <sys/uio.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
+#include <span>
 #include <type_traits>
 #include <utility>
 
@@ -22,23 +24,27 @@ inline std::pair<unique_fd, unique_fd> make_message_sockets() {
   return {above_standard_streams(unique_fd(ends[0])), above_standard_streams(unique_fd(ends[1]))};
 }
 
-/// Sends one message, with a descriptor beside it unless `fd` is -1. False, with errno, if it was not sent.
+/// The most descriptors that go beside one message (the kernel's SCM_MAX_FD).
+inline constexpr std::size_t most_descriptors = 253;
+
+/// Sends one message, with descriptors beside it. False, with errno, if it was not sent.
 template <class Message>
   requires std::is_trivially_copyable_v<Message>
-bool send_message(int socket, const Message& message, int fd = -1, int flags = 0) noexcept {
+bool send_message(int socket, const Message& message, std::span<const int> fds = {}, int flags = 0) noexcept {
   iovec bytes{const_cast<Message*>(&message), sizeof(Message)};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  alignas(cmsghdr) char control[CMSG_SPACE(most_descriptors * sizeof(int))];
   msghdr header{};
   header.msg_iov = &bytes;
   header.msg_iovlen = 1;
-  if (fd != -1) {
+  if (!fds.empty()) {
     header.msg_control = control;
-    header.msg_controllen = sizeof(control);
+    header.msg_controllen = CMSG_SPACE(fds.size_bytes());
+    std::memset(control, 0, header.msg_controllen);
     cmsghdr* part = CMSG_FIRSTHDR(&header);
     part->cmsg_level = SOL_SOCKET;
     part->cmsg_type = SCM_RIGHTS;
-    part->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(part), &fd, sizeof(int));
+    part->cmsg_len = CMSG_LEN(fds.size_bytes());
+    std::memcpy(CMSG_DATA(part), fds.data(), fds.size_bytes());
   }
   const ssize_t sent = retry_on_eintr([&] { return ::sendmsg(socket, &header, flags | MSG_NOSIGNAL); });
   return sent == static_cast<ssize_t>(sizeof(Message));
@@ -46,12 +52,13 @@ bool send_message(int socket, const Message& message, int fd = -1, int flags = 0
 
 enum class received { message, nothing, closed };
 
-/// Takes one message and the descriptor beside it, if there is one. `nothing`: none is there, or it was malformed.
-template <class Message>
+/// Takes one message and calls `take(unique_fd)` for each descriptor beside it. `nothing`: none is there. A message of
+/// another size arrives as zeros.
+template <class Message, class Take>
   requires std::is_trivially_copyable_v<Message>
-received receive_message(int socket, Message& message, unique_fd& fd, int flags = MSG_DONTWAIT) noexcept {
+received receive_message(int socket, Message& message, Take take, int flags = MSG_DONTWAIT) {
   iovec bytes{&message, sizeof(Message)};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  alignas(cmsghdr) char control[CMSG_SPACE(most_descriptors * sizeof(int))];
   msghdr header{};
   header.msg_iov = &bytes;
   header.msg_iovlen = 1;
@@ -60,13 +67,14 @@ received receive_message(int socket, Message& message, unique_fd& fd, int flags 
   const ssize_t got = retry_on_eintr([&] { return ::recvmsg(socket, &header, flags | MSG_CMSG_CLOEXEC); });
   if (got == 0) return received::closed;
   if (got < 0) return errno == EAGAIN ? received::nothing : received::closed;
-  fd.reset();
-  // The control buffer holds one descriptor: the kernel closes any more that a stranger sent (recvmsg(2), MSG_CTRUNC).
   for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr; part = CMSG_NXTHDR(&header, part)) {
-    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS || part->cmsg_len < CMSG_LEN(sizeof(int))) continue;
-    int raw = -1;
-    std::memcpy(&raw, CMSG_DATA(part), sizeof(int));
-    fd = above_standard_streams(unique_fd(raw));
+    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
+    const std::size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (std::size_t i = 0; i != count; ++i) {
+      int raw = -1;
+      std::memcpy(&raw, CMSG_DATA(part) + i * sizeof(int), sizeof(int));
+      take(above_standard_streams(unique_fd(raw)));
+    }
   }
   if (got != static_cast<ssize_t>(sizeof(Message)) || (header.msg_flags & MSG_TRUNC) != 0) {
     std::memset(static_cast<void*>(&message), 0, sizeof(Message));

@@ -58,11 +58,11 @@ class scheduler final : public engine {
 
   void submit(std::span<chunk> chunks) override {
     require_owned("submit");
+    const visit here(*this);
     leftovers done;
     {
       std::unique_lock lock(mutex_);
       require_open();
-      const submission counted(submitting_);
       for (chunk& each : chunks) {
         while (each.count != 0) {
           const std::size_t room = wait_for_room(lock, done);
@@ -79,9 +79,11 @@ class scheduler final : public engine {
   }
 
   bool cancel(job& target) noexcept override {
+    const visit here(*this);
     leftovers done;
     {
       const std::lock_guard lock(mutex_);
+      if (finished_) return false;
       table_.withdraw([&](const chunk& each) { return each.target.get() == &target; }, end_cause::cancelled, done);
     }
     const bool any = !done.ended.empty();
@@ -91,7 +93,7 @@ class scheduler final : public engine {
 
   bool running(const job& target) const noexcept override {
     const std::lock_guard lock(mutex_);
-    return table_.running(target);
+    return !finished_ && table_.running(target);
   }
 
   bool help() noexcept override {
@@ -122,9 +124,11 @@ class scheduler final : public engine {
   }
 
   void terminate() noexcept override {
+    const visit here(*this);
     leftovers done;
     {
       const std::lock_guard lock(mutex_);
+      if (finished_) return;
       closed_ = terminated_ = true;
       table_.end_all(end_cause::terminated, {}, done);
       crew_.replace(false);
@@ -142,7 +146,7 @@ class scheduler final : public engine {
       std::unique_lock role(role_, std::defer_lock);
       if (!role_.mine()) role.lock();
       const std::lock_guard lock(mutex_);
-      for (std::size_t i = 0; i != crew_.size(); ++i) table_.abandon_posted(i, done);
+      for (std::size_t i = 0; !finished_ && i != crew_.size(); ++i) table_.abandon_posted(i, done);
     }
     finish_up(done);
   }
@@ -183,13 +187,21 @@ class scheduler final : public engine {
   static constexpr auto backstop = std::chrono::milliseconds(100);  ///< a look at the lanes, should a ring be lost
   static constexpr std::size_t batch = 256;  ///< replies that are read between two times under the mutex
 
-  /// While it lives, under the mutex, the pool is not done.
-  struct submission {
-    explicit submission(std::size_t& under_way) noexcept : under_way_(under_way) { ++under_way_; }
-    submission(const submission&) = delete;
-    submission& operator=(const submission&) = delete;
-    ~submission() { --under_way_; }
-    std::size_t& under_way_;
+  /// While it lives the lanes stay: finish() waits for it.
+  class visit {
+   public:
+    explicit visit(scheduler& host) noexcept : host_(host) { host_.visitors_.fetch_add(1); }
+    visit(const visit&) = delete;
+    visit& operator=(const visit&) = delete;
+    ~visit() {
+      // Either this sees that the pool is closed, or finish() sees that this one has left.
+      if (host_.visitors_.fetch_sub(1) != 1 || !host_.closed_.load()) return;
+      const std::lock_guard lock(host_.mutex_);
+      host_.changed_.notify_all();
+    }
+
+   private:
+    scheduler& host_;
   };
 
   // ---- starting and ending -----------------------------------------------------------------------------------------
@@ -219,7 +231,7 @@ class scheduler final : public engine {
     {
       std::unique_lock lock(mutex_);
       closed_ = true;
-      if (serving_) changed_.wait(lock, [&] { return submitting_ == 0 && table_.in_flight() == 0 && table_.unsettled == 0; });
+      if (serving_) changed_.wait(lock, [&] { return visitors_.load() == 0 && table_.in_flight() == 0 && table_.unsettled == 0; });
       if (!serving_) crew_.kill_all("another worker could not be started");
       crew_.depart();
       if (collector_.joinable()) {
@@ -237,14 +249,12 @@ class scheduler final : public engine {
       workers_.wake();
       collector_.join();
     }
-    wait_for_helpers();
     workers_.stop();
-  }
-
-  /// A thread that collects may be about to post a callback: it is due before join() returns.
-  void wait_for_helpers() noexcept {
-    if (role_.mine()) return;
-    const std::lock_guard role(role_);
+    // A thread that collects may be about to post a callback, which is due before join() returns.
+    std::unique_lock role(role_, std::defer_lock);
+    if (!role_.mine()) role.lock();
+    const std::lock_guard lock(mutex_);
+    workers_.release();
   }
 
   void require_open() const {
@@ -300,21 +310,23 @@ class scheduler final : public engine {
   };
 
   bool collect(std::size_t i) noexcept {
-    auto& port = workers_.at(i);
     pending_element pending[batch];
     std::uint64_t settled;
     std::size_t count;
     {
       const std::lock_guard lock(mutex_);
+      if (finished_) return false;
       if (crew_.notice_ready(i)) changed_.notify_all();
-      if (!crew_[i].alive() || crew_[i].malformed || port.empty()) return false;
-      settled = port.settled();
-      const auto published = port.published(settled, port.last());
+      const auto& lane = workers_.at(i);
+      if (!crew_[i].alive() || crew_[i].malformed || lane.empty()) return false;
+      settled = lane.settled();
+      const auto published = lane.published(settled, lane.last());
       if (!published) return distrust(i);
       count = static_cast<std::size_t>(std::min<std::uint64_t>(*published - settled, batch));
       if (count == 0) return false;
-      list_pending(port, settled, count, pending);
+      list_pending(lane, settled, count, pending);
     }
+    auto& port = workers_.at(i);
     // The jobs stay: their chunks are in the port until they are settled below.
     std::size_t values = 0;
     std::size_t read = 0;
@@ -362,7 +374,7 @@ class scheduler final : public engine {
 
   /// Under mutex_: whoever waits for elements to end, or for room in the queue, looks again.
   void notify_progress() noexcept {
-    if (submitting_ != 0 || closed_) changed_.notify_all();
+    if (visitors_.load() != 0 || closed_) changed_.notify_all();
   }
 
   /// What the worker has written cannot be: nothing of it is read any more, and the worker is killed.
@@ -530,7 +542,7 @@ class scheduler final : public engine {
 
   bool anything_published() const noexcept {
     const std::lock_guard lock(mutex_);
-    for (std::size_t i = 0; i != crew_.size(); ++i) {
+    for (std::size_t i = 0; !finished_ && i != crew_.size(); ++i) {
       const auto& port = workers_.at(i);
       if (crew_[i].alive() && !crew_[i].malformed && !port.empty() && port.published(port.settled(), port.last()) != port.settled()) return true;
     }
@@ -560,9 +572,9 @@ class scheduler final : public engine {
   mutable std::mutex mutex_;
   std::condition_variable changed_;  ///< workers or counts have changed
 
-  std::size_t submitting_ = 0;  ///< calls that may still add to the queue
+  std::atomic<std::size_t> visitors_{0};  ///< threads inside submit(), cancel(), terminate()
   bool serving_ = false;        ///< the workers have all started once
-  bool closed_ = false;
+  std::atomic<bool> closed_{false};  ///< changes under mutex_
   bool terminated_ = false;
   bool broken_ = false;
   bool lost_ = false;           ///< under role_

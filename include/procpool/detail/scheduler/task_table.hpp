@@ -199,9 +199,19 @@ class task_table {
   bool post(std::size_t i, std::deque<chunk>& queue, leftovers& done) {
     chunk& front = queue.front();
     chunk rest;
-    if (front.count > crew_.budget(i)) rest = front.split(crew_.budget(i));
+    const auto keep_only = [&](std::size_t count) {
+      chunk tail = front.split(count);
+      tail.count += rest.count;
+      rest = std::move(tail);
+    };
     auto& port = workers_.at(i);
-    const post_result result = port.post(front);
+    if (front.count > crew_.budget(i)) keep_only(crew_.budget(i));
+    post_result result = port.post(front);
+    // An empty lane refuses what needs more descriptors than may be on their way at once: a part of it may need fewer.
+    while (result == post_result::full && port.empty() && front.count > 1) {
+      keep_only(front.count / 2);
+      result = port.post(front);
+    }
     if (result == post_result::full) {
       front.count += rest.count;
       return false;

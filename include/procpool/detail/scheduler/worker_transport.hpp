@@ -61,6 +61,7 @@ concept worker_transport = worker_port<typename Workers::port> &&
                              workers.sleep(deadline);
                              workers.wake();
                              workers.stop();
+                             workers.release();
                            };
 
 }  // namespace procpool::detail

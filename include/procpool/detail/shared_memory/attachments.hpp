@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <span>
 #include <utility>
+#include <vector>
 
 #include <sys/stat.h>
 
@@ -16,17 +18,32 @@
 
 namespace procpool::detail {
 
-/// Beside the descriptor of a shared array on the socket between the parent and a worker.
+/// Beside the descriptors of shared arrays on the socket between the parent and a worker.
 struct attachment_message {
-  std::uint64_t number;  ///< of the element whose payload holds the handle
+  std::uint64_t number;  ///< of the last element whose payload may hold their handles
 };
+
+/// Sends the arrays, each once, for the elements up to `number`. False, with errno, if not all of them were sent.
+inline bool send_attachments(int socket, std::uint64_t number, std::span<const std::shared_ptr<array_block>> blocks,
+                             int flags) {
+  std::vector<int> fds;
+  fds.reserve(blocks.size());
+  for (const auto& block : blocks) fds.push_back(block->fd());
+  std::sort(fds.begin(), fds.end());
+  fds.erase(std::unique(fds.begin(), fds.end()), fds.end());
+  for (std::size_t sent = 0; sent < fds.size(); sent += most_descriptors) {
+    const auto some = std::span<const int>(fds).subspan(sent, std::min(most_descriptors, fds.size() - sent));
+    if (!send_message(socket, attachment_message{number}, some, flags)) return false;
+  }
+  return true;
+}
 
 /// The shared arrays that have come over the socket of a lane, until the elements they belong to are through. They are
 /// sent before the element is posted (or published), so what a payload names is there when the payload is read.
 class attachment_inbox final : public attachment_source {
  public:
   /// More than this many waiting at once come from a stranger.
-  static constexpr std::size_t most = 4096;
+  static constexpr std::size_t most = 65536;
 
   explicit attachment_inbox(int socket) noexcept : socket_(socket) {}
 
@@ -44,17 +61,19 @@ class attachment_inbox final : public attachment_source {
   bool receive() noexcept {
     for (;;) {
       attachment_message message{};
-      unique_fd fd;
-      const received got = receive_message(socket_, message, fd);
+      const std::size_t before = entries_.size();
+      const auto keep = [this](unique_fd fd) {
+        struct stat status {};
+        if (!fd || ::fstat(fd.get(), &status) != 0) return;
+        try {
+          entries_.push_back({0, static_cast<std::uint64_t>(status.st_ino), std::move(fd), nullptr});
+        } catch (...) {  // out of memory: the payload that names it cannot be decoded
+        }
+      };
+      const received got = receive_message(socket_, message, keep);
       if (got == received::nothing) return true;
-      if (got == received::closed || entries_.size() >= most) return false;
-      struct stat status {};
-      if (!fd || ::fstat(fd.get(), &status) != 0) continue;
-      try {
-        entries_.push_back({message.number, static_cast<std::uint64_t>(status.st_ino), std::move(fd), nullptr});
-      } catch (...) {
-        return true;  // out of memory: the payload that names it cannot be decoded
-      }
+      if (got == received::closed || entries_.size() > most) return false;
+      for (std::size_t i = before; i != entries_.size(); ++i) entries_[i].number = message.number;
     }
   }
 

@@ -25,6 +25,9 @@ class doorbell {
     retry_on_eintr([&] { return ::write(fd_.get(), &one, sizeof(one)); });
   }
 
+  /// Gives the descriptor up; nobody rings any more.
+  void close() noexcept { fd_.reset(); }
+
   void answer() const noexcept {
     std::uint64_t count;
     retry_on_eintr([&] { return ::read(fd_.get(), &count, sizeof(count)); });

@@ -89,6 +89,14 @@ class forked_workers {
   /// Ends the zygote and every worker that is left.
   void stop() noexcept { zygote_.stop(); }
 
+  /// Gives up all memory and descriptors: nothing but size() may be used any more.
+  void release() noexcept {
+    ports_.clear();
+    epoll_.reset();
+    bell_.close();
+    region_.release();
+  }
+
  private:
   static constexpr std::uint64_t bell_tag = ~std::uint64_t{0};
   static constexpr std::uint64_t zygote_tag = bell_tag - 1;

@@ -11,6 +11,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -70,10 +71,12 @@ class lane_port {
     entry.slot = next_slot_;
     entry.ring_before = ring_.head();
     if (!copy(what, entry)) return posted_.empty() ? post_result::too_large : post_result::full;
-    if (!send_attachments(what, entry.first)) {
+    if (!send(what, last_ + what.count)) {
       release(entry);
       ring_.rewind(entry.ring_before);
-      return post_result::full;
+      // An idle worker takes in all that is sent: what it never has room for is more than may be on its way at once.
+      const bool hopeless = posted_.empty() && what.count == 1 && refused_sends_ >= most_refused_sends;
+      return hopeless ? post_result::too_large : post_result::full;
     }
 
     // The slot behind may still name a number that was taken back and is now in this chunk: it must match none.
@@ -351,21 +354,21 @@ class lane_port {
     }
   }
 
-  /// Sends the descriptors of the arrays that the chunk's bytes name. False if the socket is full for now.
-  bool send_attachments(const chunk& what, std::uint64_t first) noexcept {
-    for (const auto& block : what.target->callable.attachments()) {
-      if (!send_message(socket_.get(), attachment_message{first + what.count - 1}, block->fd(), MSG_DONTWAIT)) return false;
+  /// Sends the arrays that the chunk's bytes name. False if the socket is full for now.
+  bool send(const chunk& what, std::uint64_t last) noexcept {
+    const auto& of_callable = what.target->callable.attachments();
+    const auto& of_inputs = what.arguments->bytes.attachments();
+    if (of_callable.empty() && of_inputs.empty()) return true;
+    const std::size_t begin = what.arguments->attachments_begin(what.offset);
+    const std::size_t end = what.arguments->attachments_begin(what.offset + what.count);
+    if (send_attachments(socket_.get(), last, of_callable, MSG_DONTWAIT) &&
+        send_attachments(socket_.get(), last, std::span(of_inputs).subspan(begin, end - begin), MSG_DONTWAIT)) {
+      refused_sends_ = 0;
+      return true;
     }
-    const auto& blocks = what.arguments->bytes.attachments();
-    if (blocks.empty()) return true;
-    for (std::size_t i = 0; i != what.count; ++i) {
-      const std::size_t element = what.offset + i;
-      const std::size_t end = what.arguments->attachments_begin(element + 1);
-      for (std::size_t at = what.arguments->attachments_begin(element); at != end; ++at) {
-        if (!send_message(socket_.get(), attachment_message{first + i}, blocks[at]->fd(), MSG_DONTWAIT)) return false;
-      }
-    }
-    return true;
+    ++refused_sends_;
+    wake(sleeping_for::work);  // to take in what has been sent
+    return false;
   }
 
   void cut(std::uint64_t keep, std::vector<chunk>& out) {
@@ -407,6 +410,8 @@ class lane_port {
   registered_fd socket_;
   std::optional<attachment_inbox> inbox_;
   std::uint64_t reply_position_ = 0;
+  static constexpr int most_refused_sends = 50;  ///< in a row, each at the scheduler's backstop
+  int refused_sends_ = 0;
   std::unique_ptr<std::byte, free_deleter> scratch_;
 };
 

@@ -39,6 +39,9 @@ class shared_region {
     return *std::launder(reinterpret_cast<reply_half*>(base() + layout_.reply_at(lane)));
   }
 
+  /// Unmaps it all.
+  void release() noexcept { mapping_ = boost::interprocess::mapped_region(); }
+
   /// In the parent, once the zygote has been forked: processes that the application forks get no copy.
   void keep_from_children() noexcept { ::madvise(base(), layout_.bytes(), MADV_DONTFORK); }
 

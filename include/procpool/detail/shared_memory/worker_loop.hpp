@@ -110,8 +110,8 @@ class worker_loop {
   template <class Condition>
   void sleep_until(Condition condition, sleeping_for what) {
     if (spin_until(condition)) return;
-    inbox_.receive();
     for (;;) {
+      inbox_.receive();  // makes room for more than the socket holds
       const std::uint32_t seen = requests_.wake.load(std::memory_order_acquire);
       replies_.asleep.store(what, std::memory_order_seq_cst);
       // Pairs with the parent's fence between changing what is waited for and looking at `asleep`.
@@ -189,9 +189,8 @@ class worker_loop {
   // ---- replying --------------------------------------------------------------------------------------------------
 
   void publish(std::uint64_t number, reply_kind kind) {
-    for (const auto& block : result_.attachments()) {
-      if (!send_message(socket_, attachment_message{number}, block->fd())) break;  // the parent cannot decode it then
-    }
+    // What could not be sent the parent will miss when it decodes the result.
+    if (!result_.attachments().empty()) send_attachments(socket_, number, result_.attachments(), 0);
     reply_header header{number, result_.size(), 0, static_cast<std::uint32_t>(kind), 0};
     std::size_t inline_size = result_.size();
     if (const std::byte* const block = result_.hand_over(number)) {

@@ -95,7 +95,8 @@ class zygote_process {
     hello.news = zygote_news::alive;
     hello.pid = pid_;
     const unique_fd self = pidfd_open(pid_);
-    return send_message(control_, hello, self.get());
+    const int fd = self.get();
+    return send_message(control_, hello, std::span(&fd, self ? 1 : 0));
   }
 
   struct worker {
@@ -114,7 +115,7 @@ class zygote_process {
     for (;;) {
       zygote_request request{};
       unique_fd socket;
-      switch (receive_message(control_, request, socket)) {
+      switch (receive_message(control_, request, [&](unique_fd fd) { socket = std::move(fd); })) {
         case received::nothing: return true;
         case received::closed: return false;
         case received::message: break;

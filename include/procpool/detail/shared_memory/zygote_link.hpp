@@ -37,7 +37,8 @@ class zygote_link {
     theirs.reset();
     zygote_event hello{};
     unique_fd process;
-    if (receive_message(control_.get(), hello, process, 0) != received::message || hello.news != zygote_news::alive) {
+    const auto keep = [&](unique_fd fd) { process = std::move(fd); };
+    if (receive_message(control_.get(), hello, keep, 0) != received::message || hello.news != zygote_news::alive) {
       throw_errno("fork of the zygote", EAGAIN);
     }
     pid_ = hello.pid;
@@ -52,15 +53,14 @@ class zygote_link {
 
   /// Asks for a worker that gets `socket`. False if the zygote is gone.
   bool spawn(std::size_t lane, std::uint64_t generation, int socket) noexcept {
-    return send_message(control_.get(), request(zygote_order::spawn, lane, generation), socket);
+    return send_message(control_.get(), request(zygote_order::spawn, lane, generation), std::span(&socket, 1));
   }
   /// Kills that worker, unless it is gone already.
   bool kill(std::size_t lane, std::uint64_t generation) noexcept {
     return send_message(control_.get(), request(zygote_order::kill, lane, generation));
   }
   received next(zygote_event& event) noexcept {
-    unique_fd none;
-    return receive_message(control_.get(), event, none);
+    return receive_message(control_.get(), event, [](unique_fd) {});
   }
 
   /// Ends the zygote, and with it whatever worker is left; returns when the process is gone, or when a worker that
