@@ -98,7 +98,8 @@ TEST_CASE("one worker that is free does the work of all", "[process_pool][balanc
 TEST_CASE("what lies behind a slow element in its chunk runs elsewhere", "[process_pool][balance]") {
   resources_unchanged guard;
   const int workers = GENERATE(2, 3, 8);
-  const std::size_t chunksize = GENERATE(std::size_t{0}, std::size_t{1}, std::size_t{7}, std::size_t{50}, std::size_t{100});
+  const std::size_t chunksize =
+      GENERATE(std::size_t{0}, std::size_t{1}, std::size_t{7}, std::size_t{50}, std::size_t{100});
   const int slow = GENERATE(0, 13, 99);
   CAPTURE(workers, chunksize, slow);
   const shared_words done(1);
@@ -170,7 +171,8 @@ TEST_CASE("lazy ranges go on around a slow element", "[process_pool][balance]") 
   };
   SECTION("in order, when the buffer is large enough") {
     std::vector<int> all;
-    for (const int each : pool.with({.buffersize = 100}).imap(work, std::views::iota(0, 100), chunksize)) all.push_back(each);
+    for (const int each : pool.with({.buffersize = 100}).imap(work, std::views::iota(0, 100), chunksize))
+      all.push_back(each);
     CHECK(all == numbers(100));
   }
   SECTION("unordered, with a small buffer") {

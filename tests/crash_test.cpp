@@ -198,12 +198,13 @@ TEST_CASE("a death is told with operation, place and cause", "[process_pool][cra
   SECTION("of an element of a map") {
     const auto crash = thrown_by<worker_crashed>(
         [&] { pool.map([](int x) { return x == 17 ? ::raise(SIGSEGV) : x; }, std::views::iota(0, 200)); });
-    CHECK(std::string(crash.what()) == "procpool: map: task 17 of 200: worker " + std::to_string(crash.pid()) +
-                                           " ended by signal 11 (SIGSEGV)");
+    CHECK(std::string(crash.what()) ==
+          "procpool: map: task 17 of 200: worker " + std::to_string(crash.pid()) + " ended by signal 11 (SIGSEGV)");
   }
   SECTION("of a single call") {
     const auto crash = thrown_by<worker_crashed>([&] { pool.apply([] { ::_exit(7); }); });
-    CHECK(std::string(crash.what()) == "procpool: apply: worker " + std::to_string(crash.pid()) + " exited with status 7");
+    CHECK(std::string(crash.what()) ==
+          "procpool: apply: worker " + std::to_string(crash.pid()) + " exited with status 7");
   }
   SECTION("by SIGKILL, which anyone may have sent") {
     const auto crash = thrown_by<worker_crashed>([&] { pool.apply([] { ::raise(SIGKILL); }); });
@@ -346,11 +347,16 @@ TEST_CASE("hundreds of deaths among many tasks cost only themselves", "[process_
   const auto work = [counts = runs.in_task()](int x) {
     ++counts[x];
     switch (x % 48) {
-      case 11: return ::raise(SIGKILL);
-      case 23: ::_exit(0);
-      case 35: return ::raise(SIGSEGV);
-      case 47: std::abort();
-      default: return 2 * x;
+      case 11:
+        return ::raise(SIGKILL);
+      case 23:
+        ::_exit(0);
+      case 35:
+        return ::raise(SIGSEGV);
+      case 47:
+        std::abort();
+      default:
+        return 2 * x;
     }
   };
   process_pool pool{4};
@@ -464,7 +470,8 @@ TEST_CASE("workers killed from outside at any moment cost at most the tasks that
   CHECK(kills >= 10);
   CHECK(failed <= kills);
   CHECK(std::ranges::all_of(runs, [](const auto& count) { return count <= 1; }));
-  CHECK(std::ranges::count_if(runs, [](const auto& count) { return count == 0; }) <= static_cast<std::ptrdiff_t>(failed));
+  CHECK(std::ranges::count_if(runs, [](const auto& count) { return count == 0; }) <=
+        static_cast<std::ptrdiff_t>(failed));
   CHECK(pool.stats().workers_crashed <= kills);
 }
 
@@ -560,10 +567,11 @@ TEST_CASE("a death during transform_reduce fails the call alone", "[process_pool
 TEST_CASE("callbacks hear of a death", "[process_pool][crash]") {
   resources_unchanged guard;
   process_pool pool{1};
-  auto told = pool.apply_async(ways_to_die::raise_segv).then([](int) { return std::string("value"); },
-                                                             [](std::exception_ptr error) {
-                                                               return "signal " + std::to_string(held_by<worker_crashed>(error).signal());
-                                                             });
+  auto told = pool.apply_async(ways_to_die::raise_segv)
+                  .then([](int) { return std::string("value"); },
+                        [](std::exception_ptr error) {
+                          return "signal " + std::to_string(held_by<worker_crashed>(error).signal());
+                        });
   CHECK(told.get() == "signal 11");
 }
 

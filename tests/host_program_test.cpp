@@ -275,11 +275,10 @@ TEST_CASE("a pool can be made while other threads hold every lock there is", "[p
     });
   }
   for (int round = 0; round != 20; ++round) {
-    process_pool pool(
-        2, [] {
-          std::vector<std::string> some(100, std::string(100, 'x'));
-          std::printf("%s", some[0].substr(100).c_str());
-        });
+    process_pool pool(2, [] {
+      std::vector<std::string> some(100, std::string(100, 'x'));
+      std::printf("%s", some[0].substr(100).c_str());
+    });
     CHECK(exercise(pool) == "");
   }
   end = true;
@@ -518,7 +517,8 @@ TEST_CASE("a child of the program that lives on does not keep a pool's processes
   CHECK(::waitpid(child, nullptr, 0) == child);
 }
 
-TEST_CASE("a child of the program that lives on does not keep the workers of a parent that died", "[process_pool][fork]") {
+TEST_CASE("a child of the program that lives on does not keep the workers of a parent that died",
+          "[process_pool][fork]") {
   resources_unchanged guard;
   const gate go;
   const shared_words pids(2);

@@ -162,7 +162,8 @@ TEST_CASE("to touch another worker's lane is a death", "[process_pool][isolation
         // Whichever worker gets it: one of the two has that lane.
         const auto touch = [at, own = each.begin](bool write) {
           const auto mine = lane_ranges();
-          if (std::ranges::any_of(mine, [&](const range& one) { return one.begin == own; })) throw std::runtime_error("own");
+          if (std::ranges::any_of(mine, [&](const range& one) { return one.begin == own; }))
+            throw std::runtime_error("own");
           write ? write_at(at) : read_at(at);
         };
         for (const bool write : {false, true}) {
@@ -243,12 +244,14 @@ TEST_CASE("a task that scribbles over its replies harms no other worker's task",
           std::mt19937 noise(first);
           const range mine = own_replies();
           auto* bytes = const_cast<unsigned char*>(pointer(mine.begin));
-          constexpr std::size_t head = 2048;             // published, claimed, state and their like
-          constexpr std::size_t all = 200 * 1024;        // and the ring
+          constexpr std::size_t head = 2048;       // published, claimed, state and their like
+          constexpr std::size_t all = 200 * 1024;  // and the ring
           const std::size_t area = how % 2 == 0 ? head : all;
           switch (how % 6) {
             case 0:
-            case 1: std::memset(bytes, 0xff, area); break;
+            case 1:
+              std::memset(bytes, 0xff, area);
+              break;
             case 2:
             case 3:
               for (std::size_t i = 0; i != area; ++i) bytes[i] = static_cast<unsigned char>(noise());

@@ -230,7 +230,8 @@ TEST_CASE("terminate() ends every future, also of a task that hangs", "[process_
     CHECK_THROWS_AS(each.get(), pool_terminated);
   }
   REQUIRE(mapped.ready());
-  CHECK_THAT(text_of<pool_terminated>([&] { mapped.get(); }), Catch::StartsWith("procpool: map_async: task 0 of 1000: "));
+  CHECK_THAT(text_of<pool_terminated>([&] { mapped.get(); }),
+             Catch::StartsWith("procpool: map_async: task 0 of 1000: "));
   const auto now = pool.stats();
   CHECK(now.tasks_submitted == 2003);
   CHECK(now.tasks_completed == 1);
@@ -296,7 +297,8 @@ TEST_CASE("terminate() while workers are being replaced leaves nothing", "[proce
     resources_unchanged guard;
     process_pool pool{3};
     std::vector<future<int>> results;
-    for (int i = 0; i != 60; ++i) results.push_back(pool.apply_async([](int x) { return x % 2 ? ::raise(SIGKILL) : x; }, i));
+    for (int i = 0; i != 60; ++i)
+      results.push_back(pool.apply_async([](int x) { return x % 2 ? ::raise(SIGKILL) : x; }, i));
     results[static_cast<std::size_t>(round)].wait();
     pool.terminate();
     for (auto& each : results) REQUIRE(each.ready());

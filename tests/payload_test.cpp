@@ -42,9 +42,23 @@ constexpr std::size_t kib = 1024;
 constexpr std::size_t mib = 1024 * kib;
 
 /// Around every size at which something changes on the way.
-const std::vector<std::size_t> sizes{0,           1,           63,        64,        65,        4095,     4096,    4097,
-                                     32 * kib - 1, 32 * kib,    32 * kib + 1, 64 * kib,  256 * kib - 1, 256 * kib,
-                                     256 * kib + 1, mib,        mib + 7};
+const std::vector<std::size_t> sizes{0,
+                                     1,
+                                     63,
+                                     64,
+                                     65,
+                                     4095,
+                                     4096,
+                                     4097,
+                                     32 * kib - 1,
+                                     32 * kib,
+                                     32 * kib + 1,
+                                     64 * kib,
+                                     256 * kib - 1,
+                                     256 * kib,
+                                     256 * kib + 1,
+                                     mib,
+                                     mib + 7};
 
 /// Bytes that differ from place to place, so that none can be missing, doubled or moved.
 char byte_at(std::size_t i) { return static_cast<char>(i * 131 + (i >> 8) * 31 + (i >> 16)); }
@@ -153,7 +167,8 @@ TEST_CASE("views of types with large alignments lie aligned", "[process_pool][pa
     for (std::size_t i = 0; i != size; ++i) lines[i].value = i * i;
     CHECK(pool.apply(check, std::string_view("before"), std::span<const line>(lines), std::string_view("behind")));
     // Behind each other in one chunk, where each begins elsewhere.
-    const std::vector<std::tuple<std::string_view, std::span<const line>, std::string_view>> some(5, {"before", lines, "behind"});
+    const std::vector<std::tuple<std::string_view, std::span<const line>, std::string_view>> some(
+        5, {"before", lines, "behind"});
     CHECK(std::ranges::count(pool.starmap(check, some, 5), true) == 5);
   }
 }
@@ -198,7 +213,8 @@ TEST_CASE("a gibibyte travels each way", "[process_pool][payload][slow]") {
   constexpr std::size_t size = 1024 * mib + 3;
   {
     const std::string text(size, 'x');
-    CHECK(pool.apply([](std::string_view in) { return in.size() == size && in.back() == 'x' && in[size / 2] == 'x'; }, text));
+    CHECK(pool.apply([](std::string_view in) { return in.size() == size && in.back() == 'x' && in[size / 2] == 'x'; },
+                     text));
   }
   const auto back = pool.apply([] {
     std::vector<char> all(size, 'y');
@@ -243,7 +259,8 @@ TEST_CASE("the memory of large payloads is used again", "[process_pool][payload]
   process_pool pool{1};
   const std::string text = text_of_size(8 * mib);
   const auto round_trips = [&](int count) {
-    for (int i = 0; i != count; ++i) CHECK(pool.apply([](std::string_view in) { return std::string(in); }, text).size() == 8 * mib);
+    for (int i = 0; i != count; ++i)
+      CHECK(pool.apply([](std::string_view in) { return std::string(in); }, text).size() == 8 * mib);
     return pool.stats().workers[0].resident_bytes;
   };
   const std::size_t after_few = round_trips(5);
@@ -301,10 +318,12 @@ TEST_CASE("a shared array is the same memory in all processes", "[process_pool][
     CHECK(echoing.get() == 0);
   }
   SECTION("as a result, the same memory comes back") {
-    const auto back = pool.apply([](shared_array<int> in) {
-      in[7] = 7;
-      return in;
-    }, array);
+    const auto back = pool.apply(
+        [](shared_array<int> in) {
+          in[7] = 7;
+          return in;
+        },
+        array);
     CHECK(array[7] == 7);
     CHECK(back.data() == array.data());
     CHECK(back.size() == array.size());
@@ -348,19 +367,23 @@ TEST_CASE("a task makes a shared array and returns it", "[process_pool][shared_a
   {
     process_pool pool{2};
     for (const std::size_t size : {std::size_t{0}, std::size_t{1}, std::size_t{1000}, 4 * mib}) {
-      const auto array = pool.apply([](std::size_t n) {
-        auto made = make_shared_array<double>(n);
-        for (std::size_t i = 0; i != n; ++i) made[i] = static_cast<double>(i) + 0.5;
-        return made;
-      }, size);
+      const auto array = pool.apply(
+          [](std::size_t n) {
+            auto made = make_shared_array<double>(n);
+            for (std::size_t i = 0; i != n; ++i) made[i] = static_cast<double>(i) + 0.5;
+            return made;
+          },
+          size);
       CHECK(are_right(std::span(array.data(), array.size()), size));
       if (size != 0) outlives = array;
     }
-    const auto many = pool.map([](int i) {
-      auto made = make_shared_array<int>(10);
-      made[9] = i;
-      return made;
-    }, std::views::iota(0, 300), 30);
+    const auto many = pool.map(
+        [](int i) {
+          auto made = make_shared_array<int>(10);
+          made[9] = i;
+          return made;
+        },
+        std::views::iota(0, 300), 30);
     for (int i = 0; i != 300; ++i) CHECK(many[static_cast<std::size_t>(i)][9] == i);
     CHECK_THROWS_AS(pool.apply(ways_to_die::raise_kill), worker_crashed);
   }
@@ -386,10 +409,12 @@ TEST_CASE("shared arrays are freed with their last handle", "[process_pool][shar
   const std::size_t before_in_workers = pool.apply(arrays_held) + pool.apply(arrays_held);
   for (int round = 0; round != 100; ++round) {
     auto sent = pool.make_shared_array<int>(100'000);
-    auto made = pool.apply([](shared_array<int> in) {
-      in[5] = 5;
-      return make_shared_array<int>(in.size());
-    }, sent);
+    auto made = pool.apply(
+        [](shared_array<int> in) {
+          in[5] = 5;
+          return make_shared_array<int>(in.size());
+        },
+        sent);
     CHECK(made.size() == 100'000);
   }
   CHECK(arrays_held() == before);
@@ -400,13 +425,15 @@ TEST_CASE("shared arrays are freed with their last handle", "[process_pool][shar
   // Also if the worker that held it dies, with a result on its way or not.
   for (int round = 0; round != 20; ++round) {
     auto sent = pool.make_shared_array<int>(100'000);
-    CHECK_THROWS_AS(pool.apply([](shared_array<int> in) {
-      static shared_array<int> kept;
-      kept = in;
-      auto own = make_shared_array<int>(5);
-      ::raise(SIGKILL);
-      return own;
-    }, sent),
+    CHECK_THROWS_AS(pool.apply(
+                        [](shared_array<int> in) {
+                          static shared_array<int> kept;
+                          kept = in;
+                          auto own = make_shared_array<int>(5);
+                          ::raise(SIGKILL);
+                          return own;
+                        },
+                        sent),
                     worker_crashed);
   }
   CHECK(eventually([&] { return arrays_held() == before; }));
@@ -431,9 +458,11 @@ TEST_CASE("a worker keeps a shared array that outlives the parent's handle", "[p
   {
     auto array = pool.make_shared_array<int>(10);
     array[0] = 17;
-    pool.apply([](shared_array<int> in) {
-      before_the_pool = in;  // in the worker's copy of the program
-    }, array);
+    pool.apply(
+        [](shared_array<int> in) {
+          before_the_pool = in;  // in the worker's copy of the program
+        },
+        array);
   }
   CHECK(before_the_pool.empty());
   CHECK(pool.apply([] { return before_the_pool[0]; }) == 17);
@@ -447,10 +476,12 @@ TEST_CASE("one task with hundreds of shared arrays", "[process_pool][shared_arra
     arrays.push_back(make_shared_array<int>(1));
     arrays.back()[0] = i;
   }
-  const auto back = pool.apply([](std::vector<shared_array<int>> in) {
-    for (auto& each : in) each[0] *= 2;
-    return in;
-  }, arrays);
+  const auto back = pool.apply(
+      [](std::vector<shared_array<int>> in) {
+        for (auto& each : in) each[0] *= 2;
+        return in;
+      },
+      arrays);
   REQUIRE(back.size() == 500);
   for (int i = 0; i != 500; ++i) CHECK(arrays[static_cast<std::size_t>(i)][0] == 2 * i);
 }

@@ -53,7 +53,8 @@ class observer {
       pool_stats now = pool.stats();
       most_queued_ = std::max(most_queued_, now.tasks_queued);
       most_running_ = std::max(most_running_, now.tasks_running);
-      const bool sums = now.tasks_submitted == now.tasks_completed + now.tasks_failed + now.tasks_queued + now.tasks_running;
+      const bool sums =
+          now.tasks_submitted == now.tasks_completed + now.tasks_failed + now.tasks_queued + now.tasks_running;
       const bool grows = now.tasks_submitted >= last.tasks_submitted && now.tasks_completed >= last.tasks_completed &&
                          now.tasks_failed >= last.tasks_failed && now.workers_started >= last.workers_started &&
                          now.workers_crashed >= last.workers_crashed && now.workers_retired >= last.workers_retired;

@@ -70,7 +70,8 @@ TEST_CASE("the guard of these tests sees what is left", "[resources]") {
   const resources before = resources::now();
   CHECK(before.held == resources::now().held);
   const int fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
-  CHECK_THAT(resources::added(before, resources::now()), Catch::Contains("descriptor " + std::to_string(fd) + ": /dev/null"));
+  CHECK_THAT(resources::added(before, resources::now()),
+             Catch::Contains("descriptor " + std::to_string(fd) + ": /dev/null"));
   ::close(fd);
   void* const mapped = ::mmap(nullptr, 4096, PROT_NONE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   CHECK_THAT(resources::added(before, resources::now()), Catch::StartsWith("shared mapping"));

@@ -58,7 +58,8 @@ TEST_CASE("a worker is replaced after exactly max_tasks_per_child calls", "[proc
 
 TEST_CASE("each element of a chunk counts as one task", "[process_pool]") {
   resources_unchanged guard;
-  const std::size_t chunksize = GENERATE(std::size_t{0}, std::size_t{1}, std::size_t{3}, std::size_t{10}, std::size_t{100});
+  const std::size_t chunksize =
+      GENERATE(std::size_t{0}, std::size_t{1}, std::size_t{3}, std::size_t{10}, std::size_t{100});
   const std::size_t most = GENERATE(std::size_t{1}, std::size_t{4}, std::size_t{7});
   CAPTURE(chunksize, most);
   SECTION("with one worker") {
@@ -199,7 +200,8 @@ TEST_CASE("a finalizer that throws or dies harms nobody", "[process_pool][crash]
   for (const death& how : all_deaths()) {
     DYNAMIC_SECTION(how.name) {
       resources_unchanged guard;
-      process_pool pool{pool_options{.processes = 2, .finalizer = [die = how.die] { die(); }, .max_tasks_per_child = 3}};
+      process_pool pool{
+          pool_options{.processes = 2, .finalizer = [die = how.die] { die(); }, .max_tasks_per_child = 3}};
       const auto results = pool.map(twice, std::views::iota(0, 20));
       for (int i = 0; i != 20; ++i) CHECK(results[static_cast<std::size_t>(i)] == 2 * i);
       pool.close();
@@ -209,7 +211,8 @@ TEST_CASE("a finalizer that throws or dies harms nobody", "[process_pool][crash]
     }
   }
   resources_unchanged guard;
-  process_pool pool{pool_options{.processes = 2, .finalizer = [] { throw std::runtime_error("late"); }, .max_tasks_per_child = 2}};
+  process_pool pool{
+      pool_options{.processes = 2, .finalizer = [] { throw std::runtime_error("late"); }, .max_tasks_per_child = 2}};
   CHECK(pool.map(twice, std::views::iota(0, 9)).size() == 9);
   pool.close();
   pool.join();

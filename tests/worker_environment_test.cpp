@@ -170,7 +170,8 @@ TEST_CASE("workers start with the signals of a new program, but for SIGPIPE", "[
           sigset_t mask;
           ::pthread_sigmask(SIG_SETMASK, nullptr, &mask);
           for (int signal = 1; signal < SIGRTMAX; ++signal) {
-            if (::sigismember(&mask, signal) != ::sigismember(&some, signal)) return "mask of " + std::to_string(signal);
+            if (::sigismember(&mask, signal) != ::sigismember(&some, signal))
+              return "mask of " + std::to_string(signal);
           }
           return std::string();
         }) == "");
@@ -233,7 +234,8 @@ TEST_CASE("workers read nothing from standard input", "[process_pool]") {
             }
           }
           char text[5] = {};
-          return ::read(STDIN_FILENO, text, 4) == 4 && std::string(text) == "text" ? std::string() : std::string("text is gone");
+          return ::read(STDIN_FILENO, text, 4) == 4 && std::string(text) == "text" ? std::string()
+                                                                                   : std::string("text is gone");
         }) == "");
 }
 
@@ -311,9 +313,10 @@ TEST_CASE("no text on standard output is lost or doubled", "[process_pool][outpu
           std::printf("[before, stdio]");
           std::cout << "[before, iostream]";
           {
-            process_pool pool{pool_options{.processes = 2,
-                                           .initializer = [] { std::printf("[initializer %zu]", this_worker::index()); },
-                                           .finalizer = [] { std::cout << "[finalizer " << this_worker::index() << "]"; }}};
+            process_pool pool{
+                pool_options{.processes = 2,
+                             .initializer = [] { std::printf("[initializer %zu]", this_worker::index()); },
+                             .finalizer = [] { std::cout << "[finalizer " << this_worker::index() << "]"; }}};
             std::printf("[meanwhile]");
             for (int i = 0; i != 50; ++i) {
               pool.apply(

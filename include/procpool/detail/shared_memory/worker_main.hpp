@@ -18,6 +18,8 @@
 
 #include <procpool/detail/engine_setup.hpp>
 #include <procpool/detail/forced_unwind.hpp>
+#include <procpool/detail/posix/process.hpp>
+#include <procpool/detail/posix/unique_fd.hpp>
 #include <procpool/detail/shared_memory/doorbell.hpp>
 #include <procpool/detail/shared_memory/layout.hpp>
 #include <procpool/detail/shared_memory/region.hpp>
