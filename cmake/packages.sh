@@ -137,11 +137,11 @@ parallel_jobs() {
   echo "$cpus"
 }
 
-# quietly COMMAND...: its output is shown only if it fails
+# quietly COMMAND...: its output is shown only if it fails, without the lines about steps that went well
 quietly() {
   output=$(mktemp)
   if ! "$@" >"$output" 2>&1 </dev/null; then
-    cat "$output" >&2
+    grep -v '^\[ *[0-9]' "$output" >&2
     rm -f "$output"
     return 1
   fi

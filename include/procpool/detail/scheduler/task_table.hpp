@@ -199,8 +199,8 @@ class task_table {
   bool post(std::size_t i, std::deque<chunk>& queue, leftovers& done) {
     chunk& front = queue.front();
     chunk rest;
-    const auto keep_only = [&](std::size_t count) {
-      chunk tail = front.split(count);
+    const auto keep_only = [&](std::size_t elements) {
+      chunk tail = front.split(elements);
       tail.count += rest.count;
       rest = std::move(tail);
     };
