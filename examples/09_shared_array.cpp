@@ -12,9 +12,9 @@
 
 #include <procpool/procpool.hpp>
 
-constexpr std::size_t count = 8'000'000;
+constexpr std::size_t array_size = 8'000'000;
 constexpr std::size_t blocks = 16;
-constexpr std::size_t block_size = count / blocks;
+constexpr std::size_t block_size = array_size / blocks;
 
 struct fill_squares {
   procpool::shared_array<std::uint64_t> values;
@@ -35,7 +35,7 @@ struct sum_of_block {
 
 int main() {
   procpool::process_pool pool{4};
-  const auto squares = pool.make_shared_array<std::uint64_t>(count);  // 64 MB, sent as a handle
+  const auto squares = pool.make_shared_array<std::uint64_t>(array_size);  // 64 MB, sent as a handle
 
   const auto all_blocks = std::views::iota(std::size_t{0}, blocks);
   pool.map(fill_squares{squares}, all_blocks);

@@ -94,7 +94,7 @@ bool check_span(std::span<const double> all, std::size_t size) {
   return are_right(all, size) && reinterpret_cast<std::uintptr_t>(all.data()) % alignof(double) == 0;
 }
 
-std::size_t available_memory() {
+[[maybe_unused]] std::size_t available_memory() {
   std::ifstream file("/proc/meminfo");
   for (std::string name; file >> name;) {
     std::size_t kibibytes = 0;

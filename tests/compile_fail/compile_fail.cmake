@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSL-1.0
 # Compiles SOURCE with COMPILER and compares what happens with the file's first line.
 file(STRINGS "${SOURCE}" first_line LIMIT_COUNT 1)
+string(REPLACE "\\;" ";" first_line "${first_line}")  # file(STRINGS) makes a list
 if(first_line MATCHES "^// expect: (.+)$")
   set(expected "${CMAKE_MATCH_1}")
 elseif(NOT first_line STREQUAL "// compiles")

@@ -38,7 +38,6 @@ class lane_port {
   lane_port(shared_region& region, std::size_t lane)
       : requests_(region.requests(lane)),
         replies_(region.replies(lane)),
-        request_bytes_(region.layout().request_bytes()),
         reply_bytes_(region.layout().reply_bytes()),
         arena_(reinterpret_cast<std::byte*>(&requests_) + region_layout::request_arena, region.layout().arena_bytes),
         scratch_(static_cast<std::byte*>(std::aligned_alloc(payload_alignment, ring_payload))) {
@@ -396,7 +395,6 @@ class lane_port {
 
   request_half& requests_;
   reply_half& replies_;
-  std::size_t request_bytes_;
   std::size_t reply_bytes_;
 
   std::deque<posting> posted_;
