@@ -35,10 +35,7 @@ namespace procpool::detail {
   register long parent_tid asm("x2") = 0;
   register long tls asm("x3") = 0;
   register long child_tid asm("x4") = 0;
-  asm volatile("svc 0"
-               : "+r"(first)
-               : "r"(number), "r"(stack), "r"(parent_tid), "r"(tls), "r"(child_tid)
-               : "memory");
+  asm volatile("svc 0" : "+r"(first) : "r"(number), "r"(stack), "r"(parent_tid), "r"(tls), "r"(child_tid) : "memory");
   result = first;
 #else
 #error "procpool: this processor is not supported; x86-64 and arm64 are"
@@ -65,7 +62,8 @@ void fork_unheard(Run& run) {
   if (between < 0) throw_errno("clone", static_cast<int>(-between));
   int status = 0;
   const pid_t reaped = retry_on_eintr([&] { return ::waitpid(static_cast<pid_t>(between), &status, __WALL); });
-  if (reaped == between && WIFEXITED(status) && WEXITSTATUS(status) != EXIT_SUCCESS) throw_errno("fork", WEXITSTATUS(status));
+  if (reaped == between && WIFEXITED(status) && WEXITSTATUS(status) != EXIT_SUCCESS)
+    throw_errno("fork", WEXITSTATUS(status));
 }
 
 }  // namespace procpool::detail

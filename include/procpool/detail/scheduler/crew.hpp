@@ -45,7 +45,8 @@ class crew {
     for (std::size_t i = 0; i != size(); ++i) {
       if (records_[i].now == phase::ready) send_away(i);
       if (records_[i].now == phase::starting) {
-        records_[i].kill_after(worker_record::longest_leave, "its initializer took longer than 10 s after the pool was closed");
+        records_[i].kill_after(worker_record::longest_leave,
+                               "its initializer took longer than 10 s after the pool was closed");
       }
     }
   }
@@ -58,7 +59,8 @@ class crew {
   }
   /// The first worker whose last start failed; size() if there is none.
   std::size_t first_failed() const noexcept {
-    const auto found = std::find_if(records_.begin(), records_.end(), [](const auto& each) { return each.failed_starts != 0; });
+    const auto found =
+        std::find_if(records_.begin(), records_.end(), [](const auto& each) { return each.failed_starts != 0; });
     return static_cast<std::size_t>(found - records_.begin());
   }
 

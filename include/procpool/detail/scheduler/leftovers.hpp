@@ -34,15 +34,20 @@ struct leftovers {
   std::string why_broken{};            ///< for end_cause::broken
 };
 
-inline std::exception_ptr error_of(const job& target, std::size_t element, end_cause why, const std::string& why_broken) {
+inline std::exception_ptr error_of(const job& target, std::size_t element, end_cause why,
+                                   const std::string& why_broken) {
   const std::string place = target.place(element) + ": ";
   switch (why) {
-    case end_cause::cancelled: return std::make_exception_ptr(make_error<task_cancelled>(place + "cancelled"));
-    case end_cause::terminated: return std::make_exception_ptr(make_error<pool_terminated>(place + "the pool was terminated"));
-    case end_cause::broken: return std::make_exception_ptr(make_error<pool_broken>(place + why_broken));
+    case end_cause::cancelled:
+      return std::make_exception_ptr(make_error<task_cancelled>(place + "cancelled"));
+    case end_cause::terminated:
+      return std::make_exception_ptr(make_error<pool_terminated>(place + "the pool was terminated"));
+    case end_cause::broken:
+      return std::make_exception_ptr(make_error<pool_broken>(place + why_broken));
     case end_cause::too_large:
       return std::make_exception_ptr(make_error<out_of_shared_memory>(place + "its arguments do not fit in a lane"));
-    case end_cause::skipped: break;
+    case end_cause::skipped:
+      break;
   }
   return nullptr;
 }

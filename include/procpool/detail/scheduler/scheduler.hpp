@@ -218,7 +218,8 @@ class scheduler final : public engine {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return crew_.all_ready() || crew_.first_failed() != crew_.size(); });
     if (const std::size_t i = crew_.first_failed(); i != crew_.size()) {
-      throw make_error<worker_start_error>("worker " + std::to_string(i) + " could not be started: " + crew_[i].failure);
+      throw make_error<worker_start_error>("worker " + std::to_string(i) +
+                                           " could not be started: " + crew_[i].failure);
     }
     crew_.replace(true);
     serving_ = true;
@@ -231,7 +232,8 @@ class scheduler final : public engine {
     {
       std::unique_lock lock(mutex_);
       closed_ = true;
-      if (serving_) changed_.wait(lock, [&] { return visitors_.load() == 0 && table_.in_flight() == 0 && table_.unsettled == 0; });
+      if (serving_)
+        changed_.wait(lock, [&] { return visitors_.load() == 0 && table_.in_flight() == 0 && table_.unsettled == 0; });
       if (!serving_) crew_.kill_all("another worker could not be started");
       crew_.depart();
       if (collector_.joinable()) {
@@ -350,7 +352,8 @@ class scheduler final : public engine {
       table_.failed += read - values;
       crew_[i].completed += values;
       if (read != count) distrust(i);
-      if (failures) table_.withdraw([](const chunk& each) { return each.target->skips(each.first); }, end_cause::skipped, done);
+      if (failures)
+        table_.withdraw([](const chunk& each) { return each.target->skips(each.first); }, end_cause::skipped, done);
       crew_.retire_if_due(i);
       table_.dispatch(done);
       table_.balance(done);
@@ -480,7 +483,8 @@ class scheduler final : public engine {
     {
       const std::lock_guard lock(mutex_);
       crew_[i].hung_up = true;
-      crew_[i].kill_after(worker_record::longest_hang_up, "it closed its connection to the pool, or runs another program");
+      crew_[i].kill_after(worker_record::longest_hang_up,
+                          "it closed its connection to the pool, or runs another program");
     }
     if (lost_) presume_dead(i);
   }
@@ -544,7 +548,9 @@ class scheduler final : public engine {
     const std::lock_guard lock(mutex_);
     for (std::size_t i = 0; !finished_ && i != crew_.size(); ++i) {
       const auto& port = workers_.at(i);
-      if (crew_[i].alive() && !crew_[i].malformed && !port.empty() && port.published(port.settled(), port.last()) != port.settled()) return true;
+      if (crew_[i].alive() && !crew_[i].malformed && !port.empty() &&
+          port.published(port.settled(), port.last()) != port.settled())
+        return true;
     }
     return false;
   }
@@ -573,12 +579,12 @@ class scheduler final : public engine {
   std::condition_variable changed_;  ///< workers or counts have changed
 
   std::atomic<std::size_t> visitors_{0};  ///< threads inside submit(), cancel(), terminate()
-  bool serving_ = false;        ///< the workers have all started once
-  std::atomic<bool> closed_{false};  ///< changes under mutex_
+  bool serving_ = false;                  ///< the workers have all started once
+  std::atomic<bool> closed_{false};       ///< changes under mutex_
   bool terminated_ = false;
   bool broken_ = false;
-  bool lost_ = false;           ///< under role_
-  bool finished_ = false;       ///< the collector is to end
+  bool lost_ = false;      ///< under role_
+  bool finished_ = false;  ///< the collector is to end
 
   std::mutex sleeping_mutex_;        ///< taken alone; guards the next two, and what the lanes say of them
   std::uint32_t sleeping_turn_ = 0;  ///< not 0: the collector sleeps, and for the how manieth time

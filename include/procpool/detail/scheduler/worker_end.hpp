@@ -36,7 +36,8 @@ struct worker_end {
   worker_crashed error(const std::string& place, const std::string& killed_because) const {
     std::string text = place + ": " + this->text();
     if (signal() == SIGKILL) {
-      text += killed_because.empty() ? ", not sent by the pool (the OOM killer?)" : ", sent by the pool: " + killed_because;
+      text +=
+          killed_because.empty() ? ", not sent by the pool (the OOM killer?)" : ", sent by the pool: " + killed_because;
     }
     return make_error<worker_crashed>(text, pid, signal(), exit_status(), max_resident_bytes);
   }

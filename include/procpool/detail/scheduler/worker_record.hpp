@@ -26,18 +26,18 @@ struct worker_record {
   };
 
   phase now = phase::vacant;
-  std::uint64_t generation = 0;      ///< of the process that is there, or is to be started next
+  std::uint64_t generation = 0;  ///< of the process that is there, or is to be started next
   pid_t pid = 0;
-  std::string killed_because{};      ///< why the pool killed it; empty if it did not
-  bool malformed = false;            ///< its replies cannot be believed any more
-  bool hung_up = false;              ///< its end of the socket is closed
-  std::uint64_t first_number = 0;    ///< the number below its first element
-  std::deque<chunk> own{};           ///< chunks that only this worker may run (broadcast)
-  std::size_t completed = 0;         ///< elements that ended in a value, over all generations
-  int failed_starts = 0;             ///< in a row
-  std::string failure{};             ///< why the last one failed
-  steady_time start_at = no_deadline;   ///< vacant: when to try again
-  steady_time kill_at = no_deadline;    ///< when its patience is over, and why
+  std::string killed_because{};        ///< why the pool killed it; empty if it did not
+  bool malformed = false;              ///< its replies cannot be believed any more
+  bool hung_up = false;                ///< its end of the socket is closed
+  std::uint64_t first_number = 0;      ///< the number below its first element
+  std::deque<chunk> own{};             ///< chunks that only this worker may run (broadcast)
+  std::size_t completed = 0;           ///< elements that ended in a value, over all generations
+  int failed_starts = 0;               ///< in a row
+  std::string failure{};               ///< why the last one failed
+  steady_time start_at = no_deadline;  ///< vacant: when to try again
+  steady_time kill_at = no_deadline;   ///< when its patience is over, and why
   const char* kill_why = "";
   steady_time ready_since{};
 

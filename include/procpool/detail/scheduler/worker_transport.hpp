@@ -25,29 +25,30 @@ enum class post_result {
 /// which they are posted; the posting members are called under the scheduler's mutex, next_reply() and taken() by the
 /// thread that has the collecting role, the rest by either.
 template <class Port>
-concept worker_port = requires(Port port, const Port seen, chunk what, std::uint64_t number, std::vector<chunk> chunks) {
-  { port.post(what) } -> std::same_as<post_result>;
-  { port.take_back(number, chunks) } -> std::same_as<bool>;
-  port.take_all(chunks, chunks);
-  port.settle(number, chunks);
-  port.leave();
-  port.wake();
-  port.close();
-  { seen.last() } -> std::same_as<std::uint64_t>;
-  { seen.settled() } -> std::same_as<std::uint64_t>;
-  { seen.claimed() } -> std::same_as<std::uint64_t>;
-  { seen.outstanding() } -> std::same_as<std::size_t>;
-  { seen.empty() } -> std::same_as<bool>;
-  { seen.find(number) } -> std::same_as<std::pair<const chunk*, std::size_t>>;
-  { seen.published(number, number) } -> std::same_as<std::optional<std::uint64_t>>;
-  port.next_reply(number);
-  port.taken(number);
-  { seen.initialized() } -> std::same_as<bool>;
-  { seen.left() } -> std::same_as<bool>;
-  { seen.failure() } -> std::same_as<std::string>;
-  { seen.busy(std::chrono::steady_clock::now()) } -> std::same_as<std::chrono::nanoseconds>;
-  port.set_sleeping(std::uint32_t{});
-};
+concept worker_port =
+    requires(Port port, const Port seen, chunk what, std::uint64_t number, std::vector<chunk> chunks) {
+      { port.post(what) } -> std::same_as<post_result>;
+      { port.take_back(number, chunks) } -> std::same_as<bool>;
+      port.take_all(chunks, chunks);
+      port.settle(number, chunks);
+      port.leave();
+      port.wake();
+      port.close();
+      { seen.last() } -> std::same_as<std::uint64_t>;
+      { seen.settled() } -> std::same_as<std::uint64_t>;
+      { seen.claimed() } -> std::same_as<std::uint64_t>;
+      { seen.outstanding() } -> std::same_as<std::size_t>;
+      { seen.empty() } -> std::same_as<bool>;
+      { seen.find(number) } -> std::same_as<std::pair<const chunk*, std::size_t>>;
+      { seen.published(number, number) } -> std::same_as<std::optional<std::uint64_t>>;
+      port.next_reply(number);
+      port.taken(number);
+      { seen.initialized() } -> std::same_as<bool>;
+      { seen.left() } -> std::same_as<bool>;
+      { seen.failure() } -> std::same_as<std::string>;
+      { seen.busy(std::chrono::steady_clock::now()) } -> std::same_as<std::chrono::nanoseconds>;
+      port.set_sleeping(std::uint32_t{});
+    };
 
 /// What starts workers, carries chunks to them and replies back, and tells of their ends; it knows nothing of what the
 /// bytes mean. The other half of a transport (transport/transport.hpp) whose workers are processes.

@@ -55,7 +55,8 @@ class lane_arena {
 
  private:
   using heap = boost::interprocess::basic_managed_external_buffer<
-      char, boost::interprocess::rbtree_best_fit<boost::interprocess::null_mutex_family>, boost::interprocess::null_index>;
+      char, boost::interprocess::rbtree_best_fit<boost::interprocess::null_mutex_family>,
+      boost::interprocess::null_index>;
 
   /// The heap spans no more than has been needed, so that its end mark does not touch a page far away.
   bool create(std::size_t n) noexcept {

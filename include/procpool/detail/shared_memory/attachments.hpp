@@ -63,7 +63,7 @@ class attachment_inbox final : public attachment_source {
       attachment_message message{};
       const std::size_t before = entries_.size();
       const auto keep = [this](unique_fd fd) {
-        struct stat status {};
+        struct stat status{};
         if (!fd || ::fstat(fd.get(), &status) != 0) return;
         try {
           entries_.push_back({0, static_cast<std::uint64_t>(status.st_ino), std::move(fd), nullptr});

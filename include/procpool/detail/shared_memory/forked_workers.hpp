@@ -62,7 +62,8 @@ class forked_workers {
 
   /// Sleeps until a worker rings, something happens, wake() is called, or `deadline` has passed.
   void sleep(steady_time deadline) noexcept {
-    const int count = ::epoll_wait(epoll_.get(), happened_.data(), static_cast<int>(happened_.size()), milliseconds(deadline));
+    const int count =
+        ::epoll_wait(epoll_.get(), happened_.data(), static_cast<int>(happened_.size()), milliseconds(deadline));
     happened_count_ = count < 0 ? 0 : static_cast<std::size_t>(count);
   }
 
@@ -108,9 +109,14 @@ class forked_workers {
     while ((got = zygote_.next(event)) == received::message) {
       if (event.lane >= size()) continue;
       switch (event.news) {
-        case zygote_news::alive: break;
-        case zygote_news::started: to.started(event.lane, event.generation, event.pid); break;
-        case zygote_news::refused: to.refused(event.lane, event.generation, event.error); break;
+        case zygote_news::alive:
+          break;
+        case zygote_news::started:
+          to.started(event.lane, event.generation, event.pid);
+          break;
+        case zygote_news::refused:
+          to.refused(event.lane, event.generation, event.error);
+          break;
         case zygote_news::ended:
           to.ended(event.lane, event.generation, worker_end{event.pid, event.status, event.max_resident_bytes});
           break;

@@ -24,11 +24,11 @@ namespace procpool::detail {
 // number above that never started. A number is used again only after its element was taken back before it started.
 
 inline constexpr std::size_t cache_line = 64;
-inline constexpr std::size_t lane_page = 4096;           ///< halves start at a multiple of this
-inline constexpr std::size_t slot_count = 256;           ///< chunks that a lane can hold
-inline constexpr std::size_t ring_bytes = 256 * 1024;    ///< of each half: small payloads, in order
-inline constexpr std::size_t ring_payload = 32 * 1024;   ///< a larger one lies in the arena of its half
-inline constexpr std::size_t failure_text = 1024;        ///< of the reason why an initializer failed
+inline constexpr std::size_t lane_page = 4096;          ///< halves start at a multiple of this
+inline constexpr std::size_t slot_count = 256;          ///< chunks that a lane can hold
+inline constexpr std::size_t ring_bytes = 256 * 1024;   ///< of each half: small payloads, in order
+inline constexpr std::size_t ring_payload = 32 * 1024;  ///< a larger one lies in the arena of its half
+inline constexpr std::size_t failure_text = 1024;       ///< of the reason why an initializer failed
 
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<std::uint32_t>::is_always_lock_free,
               "procpool: words in memory shared between processes must be lock-free");
@@ -41,23 +41,24 @@ struct alignas(cache_line) request_slot {
   std::uint64_t code;                ///< address of the task's code
   std::uint64_t callable;            ///< where the encoded callable lies, from the start of the half
   std::uint64_t callable_size;
-  std::uint64_t arguments;           ///< where the encoded arguments lie, from the start of the half
-  std::uint64_t stride;              ///< size of each element's arguments, where `ends` is 0
-  std::uint64_t ends;                ///< where a table lies that tells at what byte each element's arguments end; or 0
-  std::uint32_t stop_on_failure;     ///< not to run what lies behind a failed element of the job
+  std::uint64_t arguments;        ///< where the encoded arguments lie, from the start of the half
+  std::uint64_t stride;           ///< size of each element's arguments, where `ends` is 0
+  std::uint64_t ends;             ///< where a table lies that tells at what byte each element's arguments end; or 0
+  std::uint32_t stop_on_failure;  ///< not to run what lies behind a failed element of the job
 };
 
 /// Written by the parent only.
 struct request_half {
   // What the worker polls: one cache line.
   alignas(cache_line) std::atomic<std::uint64_t> limit;  ///< the highest number that may be run
-  std::atomic<std::uint32_t> wake;   ///< futex word: changes whenever the worker should look again
+  std::atomic<std::uint32_t> wake;                       ///< futex word: changes whenever the worker should look again
   std::atomic<std::uint32_t> leave;  ///< not 0: once it has run all up to `limit`, the worker leaves in good order
 
   // What the worker looks at when it publishes.
-  alignas(cache_line) std::atomic<std::uint32_t> sleeping;  ///< 0: the parent looks by itself; else ring once for this value
-  std::atomic<std::uint64_t> taken;        ///< the highest number whose reply has been taken
-  std::atomic<std::uint64_t> taken_bytes;  ///< the position in the reply ring up to which it has been read
+  alignas(cache_line)
+      std::atomic<std::uint32_t> sleeping;  ///< 0: the parent looks by itself; else ring once for this value
+  std::atomic<std::uint64_t> taken;         ///< the highest number whose reply has been taken
+  std::atomic<std::uint64_t> taken_bytes;   ///< the position in the reply ring up to which it has been read
 
   alignas(cache_line) std::uint64_t generation;  ///< of the worker that is to start; 0, 1, …
   std::uint64_t before_first;                    ///< the number below its first one
@@ -69,10 +70,10 @@ struct request_half {
 
 enum class worker_state : std::uint32_t {
   starting = 0,
-  ready = 1,     ///< the initializer has ended; the worker takes tasks
-  failed = 2,    ///< the initializer threw
-  leaving = 3,   ///< the finalizer runs
-  left = 4,      ///< left in good order
+  ready = 1,    ///< the initializer has ended; the worker takes tasks
+  failed = 2,   ///< the initializer threw
+  leaving = 3,  ///< the finalizer runs
+  left = 4,     ///< left in good order
 };
 
 enum class sleeping_for : std::uint32_t {
@@ -83,10 +84,10 @@ enum class sleeping_for : std::uint32_t {
 
 /// Before the payload of each reply in the ring.
 struct reply_header {
-  std::uint64_t number;   ///< of the element; `wrap` where the rest of the ring is unused
-  std::uint64_t size;     ///< of the payload, in bytes
-  std::uint64_t arena;    ///< where the payload lies, from the start of the half; 0: behind this header
-  std::uint32_t kind;     ///< a reply_kind
+  std::uint64_t number;  ///< of the element; `wrap` where the rest of the ring is unused
+  std::uint64_t size;    ///< of the payload, in bytes
+  std::uint64_t arena;   ///< where the payload lies, from the start of the half; 0: behind this header
+  std::uint32_t kind;    ///< a reply_kind
   std::uint32_t unused;
 
   static constexpr std::uint64_t wrap = ~std::uint64_t{0};

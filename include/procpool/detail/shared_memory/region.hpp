@@ -80,8 +80,9 @@ class shared_region {
       layout.arena_bytes = arena;
       if (layout.lanes > largest_region / layout.lane_bytes()) continue;
       try {
-        return {device, boost::interprocess::read_write, 0, layout.bytes(), nullptr,
-                static_cast<boost::interprocess::map_options_t>(MAP_NORESERVE)};
+        return {device,  boost::interprocess::read_write,
+                0,       layout.bytes(),
+                nullptr, static_cast<boost::interprocess::map_options_t>(MAP_NORESERVE)};
       } catch (const boost::interprocess::interprocess_exception&) {
       }
     }

@@ -15,7 +15,9 @@ class ring_writer {
   std::uint64_t head() const noexcept { return head_; }
 
   /// Whether `n` unbroken bytes have room, where `tail` is the position of the oldest byte in use.
-  bool fits(std::size_t n, std::uint64_t tail) const noexcept { return n <= ring_bytes && next(n) + n - tail <= ring_bytes; }
+  bool fits(std::size_t n, std::uint64_t tail) const noexcept {
+    return n <= ring_bytes && next(n) + n - tail <= ring_bytes;
+  }
 
   /// Takes `n` unbroken bytes and returns their position; only where they fit.
   std::uint64_t place(std::size_t n) noexcept {

@@ -166,8 +166,9 @@ class worker_loop {
     call_frame frame{byte_reader(callable_, callable_size_, &inbox_), arguments, result_, kept_};
     reply_kind kind;
     try {
-      if (!code_known_) throw make_error<serialization_error>("the code of the task was loaded after the pool was made",
-                                                              std::string("task"));
+      if (!code_known_)
+        throw make_error<serialization_error>("the code of the task was loaded after the pool was made",
+                                              std::string("task"));
       kind = code_(frame);
     } catch (const serialization_error& failure) {
       result_.abandon();

@@ -51,7 +51,7 @@ inline void leave_at_quick_exit() { leave_at_exit(EXIT_SUCCESS, nullptr); }
 
 /// Dispositions and mask as a new program finds them, but for SIGPIPE, which stays as the application has it.
 inline void reset_signals() noexcept {
-  struct sigaction standard {};
+  struct sigaction standard{};
   standard.sa_handler = SIG_DFL;
   for (int signal = 1; signal <= SIGRTMAX; ++signal) {
     if (signal != SIGPIPE) ::sigaction(signal, &standard, nullptr);  // refused for SIGKILL and SIGSTOP
@@ -73,7 +73,8 @@ inline void name_process(const std::string& name, const std::string& suffix) noe
   constexpr std::size_t longest = 15;
   const std::size_t room = longest - std::min(longest, suffix.size());
   char text[longest + 1] = {};
-  std::snprintf(text, sizeof(text), "%.*s%s", static_cast<int>(std::min(room, name.size())), name.c_str(), suffix.c_str());
+  std::snprintf(text, sizeof(text), "%.*s%s", static_cast<int>(std::min(room, name.size())), name.c_str(),
+                suffix.c_str());
   ::prctl(PR_SET_NAME, text);
 }
 

@@ -29,10 +29,10 @@ struct zygote_request {
 };
 
 enum class zygote_news : std::uint32_t {
-  alive = 1,     ///< the zygote itself: `pid`; a descriptor for its process comes along where the kernel has those
-  started = 2,   ///< a worker: `pid`
-  refused = 3,   ///< a worker could not be forked: `error`
-  ended = 4,     ///< a worker was reaped: `status` as waitpid(2) has it
+  alive = 1,    ///< the zygote itself: `pid`; a descriptor for its process comes along where the kernel has those
+  started = 2,  ///< a worker: `pid`
+  refused = 3,  ///< a worker could not be forked: `error`
+  ended = 4,    ///< a worker was reaped: `status` as waitpid(2) has it
 };
 
 /// From the zygote to the parent.
@@ -61,7 +61,7 @@ class zygote_process {
 
   [[noreturn]] void run() noexcept {
     pid_ = ::getpid();
-    struct sigaction ignore {};
+    struct sigaction ignore{};
     ignore.sa_handler = [](int) {};  // with SIG_IGN the kernel would throw exit statuses away
     ::sigaction(SIGCHLD, &ignore, nullptr);
     ::sigset_t all_but_children;
@@ -116,9 +116,12 @@ class zygote_process {
       zygote_request request{};
       unique_fd socket;
       switch (receive_message(control_, request, [&](unique_fd fd) { socket = std::move(fd); })) {
-        case received::nothing: return true;
-        case received::closed: return false;
-        case received::message: break;
+        case received::nothing:
+          return true;
+        case received::closed:
+          return false;
+        case received::message:
+          break;
       }
       if (request.lane >= workers_.size()) continue;
       worker& target = workers_[request.lane];
@@ -156,7 +159,7 @@ class zygote_process {
       if (::waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) != 0 || ended.si_pid == 0) return;
       ::kill(-ended.si_pid, SIGKILL);  // what it left behind, while its number cannot be anyone else's
       int status = 0;
-      struct rusage usage {};
+      struct rusage usage{};
       if (::wait4(ended.si_pid, &status, 0, &usage) != ended.si_pid) continue;
       for (std::size_t lane = 0; lane != workers_.size(); ++lane) {
         if (workers_[lane].pid != ended.si_pid) continue;
