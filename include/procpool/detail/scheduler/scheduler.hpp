@@ -74,6 +74,7 @@ class scheduler final : public engine {
         }
       }
       table_.balance(done);
+      give_up(done);  // what was meant for a worker that is given up
     }
     finish_up(done);
   }

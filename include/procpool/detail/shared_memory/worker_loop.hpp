@@ -59,6 +59,7 @@ class worker_loop {
         replies_.claimed.store(published_, std::memory_order_seq_cst);
         continue;
       }
+      if (busy_since_ == 0) busy();
       if (requests_.slots[next_slot_].first.load(std::memory_order_relaxed) == number) begin_chunk();
       run_element(number);
       inbox_.discard(number);
@@ -99,11 +100,9 @@ class worker_loop {
       sleep_until([&] { return allowed() || told_to_leave(); }, sleeping_for::work);
       // `limit` is written before `leave`, and final then; before that it may have been lowered again meanwhile.
       const bool leaving = told_to_leave();
-      if (allowed()) break;
+      if (allowed()) return true;
       if (leaving) return false;
     }
-    busy();
-    return true;
   }
 
   /// Looks for a while, as a sleep costs some hundred times what a look costs, then sleeps until the parent wakes it.
