@@ -265,7 +265,12 @@ TEST_CASE("the memory of large payloads is used again", "[process_pool][payload]
   };
   const std::size_t after_few = round_trips(5);
   const std::size_t after_many = round_trips(60);
-  CHECK(after_many < after_few + 64 * mib);
+#if defined(__SANITIZE_ADDRESS__)
+  constexpr std::size_t kept = 300 * mib;  // the sanitizer keeps what was freed for a while
+#else
+  constexpr std::size_t kept = 64 * mib;
+#endif
+  CHECK(after_many < after_few + kept);
 }
 
 TEST_CASE("large payloads and deaths", "[process_pool][payload][crash]") {

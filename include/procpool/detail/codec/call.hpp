@@ -15,6 +15,7 @@
 #include <procpool/detail/codec/arguments.hpp>
 #include <procpool/detail/codec/callable.hpp>
 #include <procpool/detail/codec/exception_codec.hpp>
+#include <procpool/detail/forced_unwind.hpp>
 #include <procpool/detail/job.hpp>
 
 namespace procpool::detail {
@@ -104,7 +105,7 @@ struct call {
   }();
 
   template <class Callable>
-  static reply_kind run(Callable& callable, call_frame& frame) {
+  PROCPOOL_CATCHES_FORCED_UNWIND static reply_kind run(Callable& callable, call_frame& frame) {
     arriving arguments = decode_arguments(frame.arguments);
     if constexpr (std::is_void_v<result_type>) {
       try {

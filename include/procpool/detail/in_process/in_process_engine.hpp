@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/forced_unwind.hpp>
 #include <procpool/detail/engine.hpp>
 #include <procpool/detail/engine_setup.hpp>
 #include <procpool/detail/in_process/local_attachments.hpp>
@@ -33,7 +34,7 @@ namespace procpool::detail {
 /// may use the pool that runs it; several threads run their own elements at the same time.
 class in_process_engine final : public engine {
  public:
-  explicit in_process_engine(engine_setup setup) : finalizer_(std::move(setup.finalizer)) {
+  PROCPOOL_CATCHES_FORCED_UNWIND explicit in_process_engine(engine_setup setup) : finalizer_(std::move(setup.finalizer)) {
     if (!setup.initializer) return;
     const worker_scope scope(worker_);
     try {
@@ -192,7 +193,7 @@ class in_process_engine final : public engine {
     return mine.running;
   }
 
-  void run_element(const chunk& one, heap_writer& result, std::shared_ptr<void>& kept, reply& how) {
+  PROCPOOL_CATCHES_FORCED_UNWIND void run_element(const chunk& one, heap_writer& result, std::shared_ptr<void>& kept, reply& how) {
     job& target = *one.target;
     local_attachments callable_attachments(target.callable);
     local_attachments argument_attachments(one.arguments->bytes);
@@ -269,7 +270,7 @@ class in_process_engine final : public engine {
     });
   }
 
-  void finalize(std::unique_lock<std::mutex>& lock) {
+  PROCPOOL_CATCHES_FORCED_UNWIND void finalize(std::unique_lock<std::mutex>& lock) {
     activities_.emplace_front();
     const auto mine = activities_.begin();
     lock.unlock();
