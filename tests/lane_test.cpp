@@ -71,6 +71,15 @@ chunk chunk_of_range(job& target, std::uint64_t first, std::uint64_t count) {
   return {job_ptr(&target), arguments, 0, first, count};
 }
 
+/// One element of a job that runs `waits`.
+chunk waiting_chunk(job& target, std::atomic<bool>& started, std::atomic<bool>& go) {
+  inputs_ptr addresses(new inputs);
+  addresses->bytes.put(&started);
+  addresses->bytes.put(&go);
+  addresses->end_element();
+  return {job_ptr(&target), addresses, 0, 0, 1};
+}
+
 /// A lane and a thread that plays its worker, from construction until the lane is told to leave.
 class lane_under_test {
  public:
@@ -214,11 +223,7 @@ TEST_CASE("elements that have not started are taken back, and their numbers are 
   std::atomic<bool> started = false;
   std::atomic<bool> go = false;
   lane_under_test lane;
-  inputs_ptr addresses(new inputs);
-  addresses->bytes.put(&started);
-  addresses->bytes.put(&go);
-  addresses->end_element();
-  lane.post({job_ptr(&blocking), addresses, 0, 0, 1});
+  lane.post(waiting_chunk(blocking, started, go));
   while (!started.load()) std::this_thread::yield();
   lane.post(chunk_of_range(job, 100, 10));
   lane.post(chunk_of_range(job, 200, 10));
@@ -293,11 +298,7 @@ TEST_CASE("what a chunk needs and an empty lane does not have is told apart from
   std::atomic<bool> started = false;
   std::atomic<bool> go = false;
   lane_under_test lane;
-  inputs_ptr addresses(new inputs);
-  addresses->bytes.put(&started);
-  addresses->bytes.put(&go);
-  addresses->end_element();
-  lane.post({job_ptr(&blocking), addresses, 0, 0, 1});
+  lane.post(waiting_chunk(blocking, started, go));
   std::uint64_t posted = 0;
   for (;; ++posted) {
     chunk next = chunk_of(job, posted, posted);
