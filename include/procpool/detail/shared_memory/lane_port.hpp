@@ -74,8 +74,9 @@ class lane_port {
       release(entry);
       ring_.rewind(entry.ring_before);
       // An idle worker takes in all that is sent: what it never has room for is more than may be on its way at once.
-      const bool hopeless = posted_.empty() && what.count == 1 && refused_sends_ >= most_refused_sends;
-      return hopeless ? post_result::too_large : post_result::full;
+      if (!posted_.empty() || what.count != 1 || refused_sends_ < most_refused_sends) return post_result::full;
+      refused_sends_ = 0;  // the next chunk is judged anew
+      return post_result::too_large;
     }
 
     // The slot behind may still name a number that was taken back and is now in this chunk: it must match none.
