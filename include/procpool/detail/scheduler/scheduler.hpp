@@ -21,10 +21,12 @@
 #include <procpool/detail/engine_setup.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/posix/signals.hpp>
+#include <procpool/detail/scheduler/bell_watch.hpp>
 #include <procpool/detail/scheduler/collecting_role.hpp>
 #include <procpool/detail/scheduler/crew.hpp>
 #include <procpool/detail/scheduler/leftovers.hpp>
 #include <procpool/detail/scheduler/task_table.hpp>
+#include <procpool/detail/scheduler/visitors.hpp>
 #include <procpool/detail/scheduler/worker_end.hpp>
 #include <procpool/detail/scheduler/worker_record.hpp>
 #include <procpool/detail/scheduler/worker_transport.hpp>
@@ -105,14 +107,7 @@ class scheduler final : public engine {
   }
 
   void watch(bool whether) noexcept override {
-    {
-      const std::lock_guard lock(sleeping_mutex_);
-      watchers_ += whether ? 1 : -1;
-      if (sleeping_turn_ == 0 || watchers_ != (whether ? 1 : 0)) return;
-      set_sleeping(whether ? 0 : sleeping_turn_);
-    }
-    // The collector still sleeps: what was published without a ring is this thread's to settle.
-    if (whether || role_.mine()) return;
+    if (!bell_.watch(whether) || role_.mine()) return;
     while (anything_published()) {
       const std::lock_guard role(role_);
       collect();
@@ -191,12 +186,12 @@ class scheduler final : public engine {
   /// While it lives the lanes stay: finish() waits for it.
   class visit {
    public:
-    explicit visit(scheduler& host) noexcept : host_(host) { host_.visitors_.fetch_add(1); }
+    explicit visit(scheduler& host) noexcept : host_(host) { host_.visitors_.enter(); }
     visit(const visit&) = delete;
     visit& operator=(const visit&) = delete;
     ~visit() {
       // Either this sees that the pool is closed, or finish() sees that this one has left.
-      if (host_.visitors_.fetch_sub(1) != 1 || !host_.closed_.load()) return;
+      if (!host_.visitors_.leave() || !host_.closed_.load()) return;
       const std::lock_guard lock(host_.mutex_);
       host_.changed_.notify_all();
     }
@@ -234,7 +229,7 @@ class scheduler final : public engine {
       std::unique_lock lock(mutex_);
       closed_ = true;
       if (serving_)
-        changed_.wait(lock, [&] { return visitors_.load() == 0 && table_.in_flight() == 0 && table_.unsettled == 0; });
+        changed_.wait(lock, [&] { return visitors_.none() && table_.in_flight() == 0 && table_.unsettled == 0; });
       if (!serving_) crew_.kill_all("another worker could not be started");
       crew_.depart();
       if (collector_.joinable()) {
@@ -378,7 +373,7 @@ class scheduler final : public engine {
 
   /// Under mutex_: whoever waits for elements to end, or for room in the queue, looks again.
   void notify_progress() noexcept {
-    if (visitors_.load() != 0 || closed_) changed_.notify_all();
+    if (!visitors_.none() || closed_) changed_.notify_all();
   }
 
   /// What the worker has written cannot be: nothing of it is read any more, and the worker is killed.
@@ -510,7 +505,7 @@ class scheduler final : public engine {
   // ---- the collector -------------------------------------------------------------------------------------------------
 
   void run_collector() noexcept {
-    for (std::uint32_t turn = 1;; turn += turn == ~std::uint32_t{0} ? 2 : 1) {
+    for (;;) {
       steady_time deadline;
       {
         const std::lock_guard role(role_);
@@ -523,26 +518,13 @@ class scheduler final : public engine {
         }
         finish_up(done);
       }
-      fall_asleep(turn);
+      bell_.fall_asleep();
       if (anything_published()) deadline = steady_time();
       workers_.sleep(deadline);
-      fall_asleep(0);
+      bell_.wake_up();
       const std::lock_guard role(role_);
       workers_.handle(*this);
     }
-  }
-
-  /// From now on workers ring, unless a thread watches them; 0: the collector is awake.
-  void fall_asleep(std::uint32_t turn) noexcept {
-    const std::lock_guard lock(sleeping_mutex_);
-    sleeping_turn_ = turn;
-    if (watchers_ == 0 || turn == 0) set_sleeping(turn);
-  }
-
-  /// Afterwards, whatever a worker publishes it either rings for, or anything_published() sees it.
-  void set_sleeping(std::uint32_t turn) noexcept {
-    for (std::size_t i = 0; i != workers_.size(); ++i) workers_.at(i).set_sleeping(turn);
-    std::atomic_thread_fence(std::memory_order_seq_cst);
   }
 
   bool anything_published() const noexcept {
@@ -579,17 +561,14 @@ class scheduler final : public engine {
   mutable std::mutex mutex_;
   std::condition_variable changed_;  ///< workers or counts have changed
 
-  std::atomic<std::size_t> visitors_{0};  ///< threads inside submit(), cancel(), terminate()
-  bool serving_ = false;                  ///< the workers have all started once
-  std::atomic<bool> closed_{false};       ///< changes under mutex_
+  bell_watch<Workers> bell_{workers_};
+  visitors visitors_;                ///< threads inside submit(), cancel(), terminate()
+  bool serving_ = false;             ///< the workers have all started once
+  std::atomic<bool> closed_{false};  ///< changes under mutex_
   bool terminated_ = false;
   bool broken_ = false;
   bool lost_ = false;      ///< under role_
   bool finished_ = false;  ///< the collector is to end
-
-  std::mutex sleeping_mutex_;        ///< taken alone; guards the next two, and what the lanes say of them
-  std::uint32_t sleeping_turn_ = 0;  ///< not 0: the collector sleeps, and for the how manieth time
-  int watchers_ = 0;                 ///< threads that look at the lanes all the time
 
   std::mutex finishing_;
   std::thread collector_;
