@@ -94,7 +94,8 @@ class zygote_link {
     auto zygote = [&] {
       registry.close_all_but(plan.bell.fd());
       lock.unlock();
-      ::setpgid(0, 0);
+      // No controlling terminal: what a worker writes to it in the background must not stop it (SIGTTOU).
+      ::setsid();
       code_map::install(std::move(code));
       name_process(plan.setup.name, "/zygote");
       zygote_process(plan, control, parent).run();
