@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
@@ -44,7 +43,6 @@ class bell_watch {
   /// Afterwards, whatever a worker publishes it either rings for, or whoever looks at `published` next sees it.
   void tell(std::uint32_t turn) noexcept {
     for (std::size_t i = 0; i != workers_.size(); ++i) workers_.at(i).set_sleeping(turn);
-    std::atomic_thread_fence(std::memory_order_seq_cst);
   }
 
   Workers& workers_;

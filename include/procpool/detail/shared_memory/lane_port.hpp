@@ -18,10 +18,10 @@
 
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/posix/descriptor_registry.hpp>
-#include <procpool/detail/posix/futex.hpp>
 #include <procpool/detail/scheduler/worker_transport.hpp>
 #include <procpool/detail/shared_memory/arena.hpp>
 #include <procpool/detail/shared_memory/attachments.hpp>
+#include <procpool/detail/shared_memory/lane_protocol.hpp>
 #include <procpool/detail/shared_memory/layout.hpp>
 #include <procpool/detail/shared_memory/region.hpp>
 #include <procpool/detail/shared_memory/ring.hpp>
@@ -79,8 +79,6 @@ class lane_port {
       return post_result::too_large;
     }
 
-    // The slot behind may still name a number that was taken back and is now in this chunk: it must match none.
-    requests_.slots[(next_slot_ + 1) % slot_count].first.store(0, std::memory_order_relaxed);
     request_slot& slot = requests_.slots[next_slot_];
     slot.job = what.target->serial();
     slot.element = what.first;
@@ -91,21 +89,21 @@ class lane_port {
     slot.stride = what.arguments->uniform() ? what.arguments->end_of(0) : 0;
     slot.ends = entry.ends.offset;
     slot.stop_on_failure = what.target->stop_on_failure ? 1 : 0;
-    slot.first.store(entry.first, std::memory_order_relaxed);
+    protocol::begin(requests_, next_slot_, entry.first);
 
     last_ += what.count;
     next_slot_ = (next_slot_ + 1) % slot_count;
     entry.what = std::move(what);
     posted_.push_back(std::move(entry));
-    requests_.limit.store(last_, std::memory_order_release);
+    protocol::allow(requests_, last_);
     return post_result::posted;
   }
 
   /// Once everything up to `limit` has run, the worker is to leave in good order. Nothing may be posted afterwards.
-  void leave() noexcept { requests_.leave.store(1, std::memory_order_release); }
+  void leave() noexcept { protocol::tell_to_leave(requests_); }
 
   /// Makes the worker look, if it sleeps for want of something to run.
-  void wake() noexcept { wake(sleeping_for::work); }
+  void wake() noexcept { protocol::wake(requests_, replies_, sleeping_for::work); }
 
   /// The highest number posted, and the highest settled.
   std::uint64_t last() const noexcept { return last_; }
@@ -115,21 +113,14 @@ class lane_port {
 
   /// The highest number that the worker has started, as far as it can be believed.
   std::uint64_t claimed() const noexcept {
-    const std::uint64_t seen = replies_.claimed.load(std::memory_order_seq_cst);
-    return std::clamp(seen, settled_, last_);
+    return std::clamp(protocol::claimed(replies_), settled_, last_);
   }
 
   /// Takes back all elements above `keep` if none of them has started; they are handed out in order. Else nothing changes
   /// but that the worker may have stepped back in between, so it has to be woken.
   bool take_back(std::uint64_t keep, std::vector<chunk>& out) {
     if (keep >= last_) return true;
-    requests_.limit.store(keep, std::memory_order_seq_cst);
-    // The worker stores `claimed`, then reads `limit`: if it claimed one of them before it could see the new limit, the
-    // claim is seen here.
-    if (replies_.claimed.load(std::memory_order_seq_cst) > keep) {
-      requests_.limit.store(last_, std::memory_order_seq_cst);
-      return false;
-    }
+    if (!protocol::take_back(requests_, replies_, keep, last_)) return false;
     cut(keep, out);
     return true;
   }
@@ -187,7 +178,7 @@ class lane_port {
 
   /// The highest number whose reply can be read. Nothing if the worker has published what was never posted.
   std::optional<std::uint64_t> published(std::uint64_t settled, std::uint64_t last) const noexcept {
-    const std::uint64_t seen = replies_.published.load(std::memory_order_acquire);
+    const std::uint64_t seen = protocol::published(replies_);
     if (seen < settled || seen > last) return std::nullopt;
     return seen;
   }
@@ -229,9 +220,8 @@ class lane_port {
   /// Replies up to `number` have been read: the worker may use their memory again.
   void taken(std::uint64_t number) noexcept {
     inbox_->discard(number);
-    requests_.taken_bytes.store(reply_position_, std::memory_order_release);
-    requests_.taken.store(number, std::memory_order_release);
-    wake(sleeping_for::room);
+    protocol::take(requests_, number, reply_position_);
+    protocol::wake(requests_, replies_, sleeping_for::room);
   }
 
   attachment_inbox& inbox() noexcept { return *inbox_; }
@@ -240,7 +230,7 @@ class lane_port {
   int socket() const noexcept { return socket_.get(); }
 
   /// Whether the worker is to ring when it publishes: 0 no, else once for this value.
-  void set_sleeping(std::uint32_t value) noexcept { requests_.sleeping.store(value, std::memory_order_seq_cst); }
+  void set_sleeping(std::uint32_t value) noexcept { protocol::set_sleeping(requests_, value); }
 
   /// Why the initializer failed; empty if it did not say.
   std::string failure() const {
@@ -283,14 +273,6 @@ class lane_port {
     payload arguments;
     payload ends;
   };
-
-  void wake(sleeping_for what) noexcept {
-    // Pairs with the worker's fence between setting `asleep` and looking again: one of the two sees the other.
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-    if (replies_.asleep.load(std::memory_order_relaxed) != what) return;
-    requests_.wake.fetch_add(1, std::memory_order_release);
-    futex_wake(requests_.wake, futex_scope::shared, 1);
-  }
 
   std::size_t offset_of(const void* address) const noexcept {
     return static_cast<std::size_t>(static_cast<const std::byte*>(address) -
@@ -367,7 +349,7 @@ class lane_port {
       return true;
     }
     ++refused_sends_;
-    wake(sleeping_for::work);  // to take in what has been sent
+    wake();  // to take in what has been sent
     return false;
   }
 

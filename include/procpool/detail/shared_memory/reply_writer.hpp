@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -13,6 +12,7 @@
 #include <procpool/detail/codec/bytes.hpp>
 #include <procpool/detail/posix/spin.hpp>
 #include <procpool/detail/shared_memory/arena.hpp>
+#include <procpool/detail/shared_memory/lane_protocol.hpp>
 #include <procpool/detail/shared_memory/layout.hpp>
 
 namespace procpool::detail {
@@ -21,9 +21,9 @@ namespace procpool::detail {
 /// the reply half, where it stays until the parent has taken it.
 class reply_writer final : public byte_writer {
  public:
-  /// `taken`: the highest number whose reply the parent has taken.
-  reply_writer(lane_arena arena, const std::atomic<std::uint64_t>& taken)
-      : arena_(std::move(arena)), taken_(taken), small_(std::make_unique<storage>()) {
+  /// `requests` tells what the parent has taken.
+  reply_writer(lane_arena arena, const request_half& requests)
+      : arena_(std::move(arena)), requests_(requests), small_(std::make_unique<storage>()) {
     restart();
   }
 
@@ -48,7 +48,7 @@ class reply_writer final : public byte_writer {
 
   /// Frees what the parent has taken.
   void reclaim() noexcept {
-    const std::uint64_t taken = taken_.load(std::memory_order_acquire);
+    const std::uint64_t taken = protocol::taken(requests_);
     while (!handed_over_.empty() && handed_over_.front().number <= taken) {
       arena_.deallocate(handed_over_.front().bytes);
       handed_over_.pop_front();
@@ -73,7 +73,7 @@ class reply_writer final : public byte_writer {
     // Full of results that the parent has yet to take: it takes them as soon as it sees them.
     while (fresh == nullptr && !handed_over_.empty()) {
       const std::uint64_t next = handed_over_.front().number;
-      while (!spin_until([&] { return taken_.load(std::memory_order_acquire) >= next; })) {
+      while (!spin_until([&] { return protocol::taken(requests_) >= next; })) {
       }
       reclaim();
       fresh = arena_.allocate(got);
@@ -86,7 +86,7 @@ class reply_writer final : public byte_writer {
   }
 
   lane_arena arena_;
-  const std::atomic<std::uint64_t>& taken_;
+  const request_half& requests_;
   std::unique_ptr<storage> small_;
   std::byte* block_ = nullptr;
   std::deque<large_result> handed_over_;

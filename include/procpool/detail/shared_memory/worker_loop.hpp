@@ -17,10 +17,10 @@
 #include <procpool/detail/codec/code_map.hpp>
 #include <procpool/detail/codec/exception_codec.hpp>
 #include <procpool/detail/job.hpp>
-#include <procpool/detail/posix/futex.hpp>
 #include <procpool/detail/posix/spin.hpp>
 #include <procpool/detail/shared_memory/attachments.hpp>
 #include <procpool/detail/shared_memory/doorbell.hpp>
+#include <procpool/detail/shared_memory/lane_protocol.hpp>
 #include <procpool/detail/shared_memory/layout.hpp>
 #include <procpool/detail/shared_memory/reply_writer.hpp>
 #include <procpool/detail/shared_memory/ring.hpp>
@@ -41,7 +41,7 @@ class worker_loop {
         inbox_(socket),
         next_slot_(requests.first_slot),
         published_(requests.before_first),
-        result_({reinterpret_cast<std::byte*>(&replies) + region_layout::reply_arena, arena_bytes}, requests.taken),
+        result_({reinterpret_cast<std::byte*>(&replies) + region_layout::reply_arena, arena_bytes}, requests),
         identity_(make_identity()) {
     replies_.claimed.store(published_, std::memory_order_relaxed);
     replies_.published.store(published_, std::memory_order_release);
@@ -51,16 +51,10 @@ class worker_loop {
   void run() {
     for (;;) {
       const std::uint64_t number = published_ + 1;
-      if (requests_.limit.load(std::memory_order_acquire) < number && !wait_for(number)) return;
-      // The claim is visible before `limit` is looked at again, and the parent lowers `limit` before it looks at the
-      // claim: at least one sees the other, so an element is never both run here and taken back.
-      replies_.claimed.store(number, std::memory_order_seq_cst);
-      if (requests_.limit.load(std::memory_order_seq_cst) < number) {
-        replies_.claimed.store(published_, std::memory_order_seq_cst);
-        continue;
-      }
+      if (!protocol::allowed(requests_, number) && !wait_for(number)) return;
+      if (!protocol::claim(requests_, replies_, number)) continue;
       if (busy_since_ == 0) busy();
-      if (requests_.slots[next_slot_].first.load(std::memory_order_relaxed) == number) begin_chunk();
+      if (protocol::begins(requests_, next_slot_, number)) begin_chunk(number);
       run_element(number);
       inbox_.discard(number);
     }
@@ -94,14 +88,11 @@ class worker_loop {
   bool wait_for(std::uint64_t number) {
     idle();
     result_.reclaim();
-    const auto allowed = [&] { return requests_.limit.load(std::memory_order_acquire) >= number; };
-    const auto told_to_leave = [&] { return requests_.leave.load(std::memory_order_acquire) != 0; };
+    const auto allowed = [&] { return protocol::allowed(requests_, number); };
     for (;;) {
-      sleep_until([&] { return allowed() || told_to_leave(); }, sleeping_for::work);
-      // `limit` is written before `leave`, and final then; before that it may have been lowered again meanwhile.
-      const bool leaving = told_to_leave();
-      if (allowed()) return true;
-      if (leaving) return false;
+      sleep_until([&] { return allowed() || protocol::told_to_leave(requests_); }, sleeping_for::work);
+      if (protocol::dismissed(requests_, number)) return false;
+      if (allowed()) return true;  // else `limit` has been lowered again meanwhile
     }
   }
 
@@ -111,22 +102,17 @@ class worker_loop {
     if (spin_until(condition)) return;
     for (;;) {
       inbox_.receive();  // makes room for more than the socket holds
-      const std::uint32_t seen = requests_.wake.load(std::memory_order_acquire);
-      replies_.asleep.store(what, std::memory_order_seq_cst);
-      // Pairs with the parent's fence between changing what is waited for and looking at `asleep`.
-      std::atomic_thread_fence(std::memory_order_seq_cst);
-      if (!condition()) futex_wait(requests_.wake, seen, no_deadline, futex_scope::shared);
-      replies_.asleep.store(sleeping_for::nothing, std::memory_order_relaxed);
+      protocol::sleep_unless(requests_, replies_, what, condition);
       if (condition()) return;
     }
   }
 
   // ---- running ---------------------------------------------------------------------------------------------------
 
-  void begin_chunk() {
+  void begin_chunk(std::uint64_t number) {
     const request_slot& slot = requests_.slots[next_slot_];
     next_slot_ = (next_slot_ + 1) % slot_count;
-    first_ = slot.first.load(std::memory_order_relaxed);
+    first_ = number;
     element_ = slot.element;
     code_ = reinterpret_cast<task_code>(slot.code);
     const auto* half = reinterpret_cast<const std::byte*>(&requests_);
@@ -202,10 +188,7 @@ class worker_loop {
     if (inline_size != 0) std::memcpy(at + sizeof(header), result_.data(), inline_size);
     result_.restart();
     published_ = number;
-    replies_.published.store(number, std::memory_order_release);
-    // Pairs with the parent's fence between setting `sleeping` and looking at `published`.
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-    const std::uint32_t sleeping = requests_.sleeping.load(std::memory_order_relaxed);
+    const std::uint32_t sleeping = protocol::publish(requests_, replies_, number);
     if (sleeping != 0 && sleeping != rung_) {
       rung_ = sleeping;
       bell_.ring();
@@ -214,7 +197,7 @@ class worker_loop {
 
   /// Room in the ring; waits until the parent has read enough of it.
   std::byte* place(std::size_t n) {
-    const auto fits = [&] { return ring_.fits(n, requests_.taken_bytes.load(std::memory_order_acquire)); };
+    const auto fits = [&] { return ring_.fits(n, protocol::taken_bytes(requests_)); };
     if (!fits()) sleep_until(fits, sleeping_for::room);
     const std::uint64_t before = ring_.head();
     const std::uint64_t at = ring_.place(n);
