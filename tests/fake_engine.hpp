@@ -41,6 +41,7 @@ class fake_engine final : public procpool::detail::engine {
     if (on_submit) on_submit();
   }
 
+  void withdraw(procpool::detail::job& target) noexcept override { cancel(target); }
   bool cancel(procpool::detail::job& target) noexcept override {
     return fail_all(procpool::detail::make_error<procpool::task_cancelled>("cancelled"), &target) != 0;
   }

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstddef>
 #include <stdexcept>
 #include <string>
@@ -47,6 +48,19 @@ class worker_crashed final : public error {
   int signal_;
   int exit_status_;
   std::size_t max_resident_bytes_;
+};
+
+/// The task ran past its `timeout`.
+class task_timeout final : public error {
+ public:
+  /// How long it was allowed to run.
+  std::chrono::nanoseconds limit() const noexcept { return limit_; }
+
+ private:
+  task_timeout(const std::string& what, std::chrono::nanoseconds limit) : error(what), limit_(limit) {}
+  friend struct detail::error_access;
+
+  std::chrono::nanoseconds limit_;
 };
 
 /// `cancel()` ended the task.

@@ -123,8 +123,9 @@ class future {
   /// Whether a worker has started the task and it has not ended.
   bool running() const noexcept { return state_ && state_->running(); }
 
-  /// If the task has not started it never will: true, and `get()` throws `task_cancelled`. False if it runs or has
-  /// ended.
+  /// True: it is cancelled now, and `get()` throws `task_cancelled`. If it has not started it never will; if it runs,
+  /// its worker is killed, after the grace it was given (`call_options`), which this does not wait for. False if it had
+  /// ended already.
   bool cancel() {
     detail::future_state<R>& state = required();
     state.home().require_owned("cancel");

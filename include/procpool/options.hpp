@@ -18,12 +18,22 @@ struct pool_options {
   std::function<void()> initializer{};   ///< runs in every worker, also in replacements, before its first task
   std::function<void()> finalizer{};     ///< runs in a worker that leaves in good order (retired, or the pool closed)
   std::size_t max_tasks_per_child = 0;   ///< tasks (elements) after which a worker is replaced; 0: never
+  std::size_t max_memory_per_child = 0;  ///< bytes of growth since its initializer ended (resident memory of its own)
+                                         ///< after which, once its task has ended, a worker is replaced; 0: never
   std::size_t max_queued = 0;            ///< submitting blocks while this many tasks (elements) wait; 0: no limit
   std::string name = "procpool";         ///< the workers' thread names in ps and top: NAME/0, NAME/1, …
 };
 
-/// How some calls are made: `pool.with({.buffersize = 100}).imap(...)`.
+/// How some calls are made: `pool.with({.timeout = 5s, .retries = 2}).map(...)`.
 struct call_options {
+  /// How long one task may run, counted from its start in the worker; 0: as long as it likes. One that runs longer ends
+  /// in `task_timeout`, and its worker is killed.
+  std::chrono::nanoseconds timeout{0};
+  /// How long a task that was cancelled or timed out is left to return by itself, `this_worker::stop_requested()` being
+  /// true, before its worker is killed. What it returns is dropped all the same, but the worker stays.
+  std::chrono::nanoseconds grace{0};
+  /// How many times a task whose worker died is run again. Exceptions, time-outs and cancelling are not retried.
+  unsigned retries = 0;
   /// Lazy ranges: at most this many inputs taken and not yet yielded; 0: a small multiple of processes × chunksize.
   std::size_t buffersize = 0;
   /// Called as elements end, never concurrently, on the pool's callback thread or in the waiting call; `total` is 0

@@ -14,6 +14,7 @@
 #include <procpool/detail/engine.hpp>
 #include <procpool/detail/engine_setup.hpp>
 #include <procpool/detail/keep_for_ever.hpp>
+#include <procpool/error.hpp>
 #include <procpool/fwd.hpp>
 #include <procpool/options.hpp>
 #include <procpool/shared_array.hpp>
@@ -73,8 +74,18 @@ class process_pool : public submitter {
     }
   }
 
-  /// The submitting members with these options: `pool.with({.buffersize = 100}).imap(parse, paths)`.
-  submitter with(call_options options) { return submitter(engine_, std::move(options)); }
+  /// The submitting members with these options: `pool.with({.timeout = 5s, .retries = 2}).map(parse, paths)`.
+  /// Errors   std::invalid_argument for a negative duration; `not_supported` for what the transport cannot do.
+  submitter with(call_options options) {
+    if (options.timeout.count() < 0 || options.grace.count() < 0) {
+      throw std::invalid_argument(std::string("procpool: with: ") + (options.timeout.count() < 0 ? "timeout" : "grace") +
+                                  " is negative");
+    }
+    if (!Transport::limits_tasks && options.timeout.count() != 0) {
+      throw detail::make_error<not_supported>("with: timeout: with this transport there is no worker to be killed");
+    }
+    return submitter(engine_, std::move(options));
+  }
 
   /// No new tasks from now on; submitted ones finish.
   void close() noexcept {

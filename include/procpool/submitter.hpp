@@ -28,7 +28,8 @@ namespace procpool {
 /// into chunks (`chunksize` elements each; 0: as the pool sees fit) is never observable in results or errors.
 /// Errors   of every member, at once: `pool_closed` after close() or terminate(), `pool_broken` when no worker is left
 ///          and none can be started, std::logic_error in a process that did not construct the pool, and
-///          std::invalid_argument for a callable that holds an address in this thread's stack.
+///          std::invalid_argument for a callable that holds an address in this thread's stack. From every task, whose
+///          errors come where the member says: `task_timeout` if it was given a `timeout`.
 class submitter {
  public:
   submitter(const submitter&) = delete;

@@ -20,6 +20,11 @@ steady_time deadline_after(std::chrono::duration<Rep, Period> timeout) {
   return now + std::chrono::ceil<std::chrono::steady_clock::duration>(timeout);
 }
 
+/// `wait` after `start`, or no_deadline if that is past the clock's range.
+inline steady_time later(steady_time start, std::chrono::nanoseconds wait) noexcept {
+  return wait >= no_deadline - start ? no_deadline : start + wait;
+}
+
 /// How long it is until `when` by its own clock, as a deadline.
 template <class Clock, class Duration>
 steady_time deadline_at(std::chrono::time_point<Clock, Duration> when) {

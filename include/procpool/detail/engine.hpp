@@ -26,7 +26,11 @@ class engine : public std::enable_shared_from_this<engine> {
   /// Throws pool_closed, pool_broken, or std::logic_error in a process that did not construct the pool: nothing was taken.
   virtual void submit(std::span<chunk> chunks) = 0;
 
-  /// Settles with task_cancelled every element of `target` that has not started. True if there was at least one.
+  /// Settles with task_cancelled every element of `target` that has not started.
+  virtual void withdraw(job& target) noexcept = 0;
+
+  /// Besides, has what runs of `target` end in task_cancelled: after its grace its worker is killed. Does not wait for
+  /// that. True if anything had not ended.
   virtual bool cancel(job& target) noexcept = 0;
 
   /// Whether a worker has started an element of `target` that is not settled yet.

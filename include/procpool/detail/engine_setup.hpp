@@ -18,6 +18,7 @@ struct engine_setup {
   std::function<void()> initializer{};  ///< may be empty
   std::function<void()> finalizer{};    ///< may be empty
   std::size_t max_tasks_per_child = 0;
+  std::size_t max_memory_per_child = 0;
   std::size_t max_queued = 0;
   std::string name{};
 };
@@ -33,6 +34,7 @@ inline engine_setup make_engine_setup(pool_options options) {
           .initializer = std::move(options.initializer),
           .finalizer = std::move(options.finalizer),
           .max_tasks_per_child = options.max_tasks_per_child,
+          .max_memory_per_child = options.max_memory_per_child,
           .max_queued = options.max_queued,
           .name = std::move(options.name)};
 }

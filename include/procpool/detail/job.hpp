@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -48,6 +49,13 @@ struct reply {
   bool is_value() const noexcept { return !error && kind == reply_kind::value; }
 };
 
+/// What the caller allows each element of a job.
+struct task_limits {
+  std::chrono::nanoseconds timeout{0};  ///< longest run of one element; 0: any
+  std::chrono::nanoseconds grace{0};    ///< from being asked to stop to being killed
+  unsigned retries = 0;                 ///< more runs after one whose worker died
+};
+
 /// One submission: the code and the callable for some elements, and where their outcomes go.
 class job {
  public:
@@ -75,6 +83,8 @@ class job {
 
   /// The encoded callable, sent once per chunk. Filled before the job is submitted, then constant.
   heap_writer callable;
+  /// Filled before the job is submitted, then constant.
+  task_limits limits;
   /// Elements behind a failed one that have not started are not run, but settled as skipped.
   bool stop_on_failure = false;
 
@@ -169,11 +179,12 @@ struct chunk {
   std::size_t offset = 0;
   std::size_t first = 0;
   std::size_t count = 0;
-  int lane = any_lane;  ///< the one worker that may run it (broadcast)
+  int lane = any_lane;   ///< the one worker that may run it (broadcast)
+  unsigned deaths = 0;  ///< workers that have died running it
 
   /// Cuts the elements from the `keep`-th on off this chunk and returns them.
   chunk split(std::size_t keep) {
-    chunk rest{target, arguments, offset + keep, first + keep, count - keep, lane};
+    chunk rest{target, arguments, offset + keep, first + keep, count - keep, lane, deaths};
     count = keep;
     return rest;
   }

@@ -47,6 +47,7 @@ class lazy_core {
     refill_at_ = std::min(chunksize_, std::max<std::size_t>(buffersize_ / 2, 1));
     job_->callable.write(source_->callable.data(), source_->callable.size());
     for (const auto& block : source_->callable.attachments()) job_->callable.attach(block);
+    job_->limits = options.limits;
     fill();
     if (taken_ == 0 && refused_) std::rethrow_exception(std::exchange(last_error_, nullptr));
   }
@@ -56,7 +57,7 @@ class lazy_core {
   ~lazy_core() {
     if (!home_->owned()) return;
     job_->abandon();
-    home_->cancel(*job_);
+    home_->withdraw(*job_);
   }
 
   value_type& current() {

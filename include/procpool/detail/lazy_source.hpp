@@ -55,6 +55,7 @@ struct lazy_options {
   std::size_t chunksize = 1;   ///< inputs that travel together; cut to buffersize
   bool ordered = true;         ///< yield in the order of the inputs, else in the order of completion
   std::function<void(std::size_t done, std::size_t total)> progress{};
+  task_limits limits{};
 };
 
 }  // namespace procpool::detail

@@ -95,6 +95,10 @@ auto future_of(const batch_ptr<Collector>& batch) {
   return make_future<result>(future_state_ptr<result>(batch.get()));
 }
 
+inline task_limits limits_of(const call_options& options) noexcept {
+  return {.timeout = options.timeout, .grace = options.grace, .retries = options.retries};
+}
+
 /// apply: one call, without what a batch needs.
 template <class F, class... Args>
 auto submit_call(const engine_ptr& home, const call_options& options, const char* operation, const F& fn,
@@ -108,12 +112,14 @@ auto submit_call(const engine_ptr& home, const call_options& options, const char
   if (options.progress) {
     const batch_ptr<apply_collector<result>> batch(
         new batch_job<apply_collector<result>>(home, task::code, operation, 1, options.progress));
+    batch->limits = limits_of(options);
     task::encode_callable(batch->callable, fn);
     only.target = batch.get();
     home->submit({&only, 1});
     return future_of(batch);
   }
   const boost::intrusive_ptr<call_job<result>> one(new call_job<result>(home, task::code, operation));
+  one->limits = limits_of(options);
   task::encode_callable(one->callable, fn);
   only.target = one.get();
   home->submit({&only, 1});
@@ -132,6 +138,7 @@ auto submit_batch(const engine_ptr& home, const call_options& options, const cha
                                      });
   const batch_ptr<collector> batch(
       new batch_job<collector>(home, Task::code, operation, all.total, options.progress));
+  batch->limits = limits_of(options);
   batch->stop_on_failure = !collector::keeps_errors;
   Task::encode_callable(batch->callable, fn);
   if (all.total == 0) batch->settle_empty();
@@ -152,6 +159,7 @@ future<void> submit_broadcast(const engine_ptr& home, const call_options& option
   same->end_element();
   const std::size_t workers = home->processes();
   const batch_ptr<collector> batch(new batch_job<collector>(home, task::code, operation, workers, options.progress));
+  batch->limits = limits_of(options);
   task::encode_callable(batch->callable, fn);
   std::vector<chunk> chunks(workers);
   for (std::size_t i = 0; i != workers; ++i) {
@@ -204,7 +212,11 @@ auto submit_lazily(const engine_ptr& home, const call_options& options, const ch
   return lazy_results<result>(
       home,
       std::make_unique<range_source<Task, std::views::all_t<Range>>>(operation, fn, std::forward<Range>(range)),
-      {.buffersize = options.buffersize, .chunksize = chunksize, .ordered = ordered, .progress = options.progress});
+      {.buffersize = options.buffersize,
+       .chunksize = chunksize,
+       .ordered = ordered,
+       .progress = options.progress,
+       .limits = limits_of(options)});
 }
 
 }  // namespace procpool::detail

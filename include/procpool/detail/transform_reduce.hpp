@@ -217,6 +217,7 @@ T submit_transform_reduce(const engine_ptr& home, const call_options& options, R
   }
   const batch_ptr<collect_values<T>> batch(
       new batch_job<collect_values<T>>(home, task::code, operation, parts, std::move(progress)));
+  batch->limits = limits_of(options);
   batch->stop_on_failure = true;
   task::encode_callable(batch->callable, reducer{reduce, transform});
   if (parts == 0) return init;

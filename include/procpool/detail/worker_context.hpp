@@ -3,9 +3,24 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 
 namespace procpool::detail {
+
+/// Where a forked worker finds whether the task that it runs is asked to stop: in its lane.
+struct stop_words {
+  const std::atomic<std::uint64_t>* stop = nullptr;       ///< the number of the element that is asked to
+  const std::atomic<std::uint64_t>* claimed = nullptr;    ///< the number of the last that was started
+  const std::atomic<std::uint64_t>* published = nullptr;  ///< the number of the last that has ended
+
+  bool requested() const noexcept {
+    if (stop == nullptr) return false;
+    const std::uint64_t number = stop->load(std::memory_order_acquire);
+    return number == claimed->load(std::memory_order_relaxed) && number > published->load(std::memory_order_relaxed);
+  }
+};
 
 /// Which worker runs the code that asks.
 struct worker_context {
@@ -13,6 +28,7 @@ struct worker_context {
   std::size_t index = 0;
   std::size_t generation = 0;
   pid_t process = 0;  ///< of a forked worker: a process that its task forks is another one
+  stop_words words{};
 };
 
 /// Of this process. A forked worker sets it before it runs any code of the user, and never again, so every thread of

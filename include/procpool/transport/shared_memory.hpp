@@ -17,6 +17,8 @@ namespace procpool {
 
 /// The default transport: workers forked on this machine, each joined to the parent by a lane of shared memory.
 struct shared_memory {
+  static constexpr bool limits_tasks = true;
+
   /// Forks the workers; returns when every initializer has ended. Throws worker_start_error.
   static std::shared_ptr<detail::engine> start(detail::engine_setup setup) {
     try {

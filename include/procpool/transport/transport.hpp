@@ -15,9 +15,11 @@ namespace procpool {
 /// up an engine (detail/engine.hpp), which takes encoded tasks and settles every one of them, whatever happens. It
 /// returns when each worker has run its initializer, and throws `worker_start_error`, with nothing left behind, when
 /// one cannot be started. An engine knows neither types nor futures; all it learns of a task is its code and bytes.
+/// `T::limits_tasks`: whether a task's worker can be killed when its time is over.
 template <class T>
 concept transport = std::is_empty_v<T> && requires(detail::engine_setup setup) {
   { T::start(std::move(setup)) } -> std::same_as<std::shared_ptr<detail::engine>>;
+  { T::limits_tasks } -> std::convertible_to<bool>;
 };
 
 }  // namespace procpool

@@ -62,6 +62,7 @@ class in_process_engine final : public engine {
     leave(mine);
   }
 
+  void withdraw(job&) noexcept override {}
   bool cancel(job&) noexcept override { return false; }
   bool running(const job&) const noexcept override { return false; }
   bool help() noexcept override { return false; }

@@ -63,11 +63,12 @@ class batch_job final : public future_state<typename Collector::result>, public 
 
   bool cancel() noexcept override {
     if (!this->home().cancel(*this)) return false;
-    // What runs goes on and is not waited for, but for a call of progress_: report() finishes behind it.
+    cancelled_.store(true, std::memory_order_release);
+    // What runs is not waited for, but for a call of progress_: report() finishes behind it.
     if (!progress_ || claim_reporting()) finish();
     return true;
   }
-  bool running() const noexcept override { return this->home().running(*this); }
+  bool running() const noexcept override { return !this->ready() && this->home().running(*this); }
   bool assist() noexcept override { return progress_ && this->home().callbacks().run_now(*this); }
 
  private:

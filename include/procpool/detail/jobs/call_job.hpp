@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <exception>
 #include <memory>
 #include <utility>
 
@@ -9,6 +10,7 @@
 #include <procpool/detail/future_state.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/settle.hpp>
+#include <procpool/error.hpp>
 #include <procpool/outcome.hpp>
 
 namespace procpool::detail {
@@ -24,14 +26,18 @@ class call_job final : public future_state<R>, public job {
   void release() noexcept override { future_state<R>::release(); }
 
   bool settle(std::size_t element, reply& how) noexcept override {
+    if (this->ready()) return false;  // cancelled
     outcome<R> got = read_reply<R>(*this, element, how);
-    const bool completed = got.has_value();
-    this->set_outcome(std::move(got));
-    return completed;
+    const bool value = got.has_value();
+    return this->set_outcome(std::move(got)) && value;
   }
 
-  bool cancel() noexcept override { return this->home().cancel(*this); }
-  bool running() const noexcept override { return this->home().running(*this); }
+  bool cancel() noexcept override {
+    if (!this->set_error(std::make_exception_ptr(make_error<task_cancelled>(place(0) + ": cancelled")))) return false;
+    this->home().cancel(*this);
+    return true;
+  }
+  bool running() const noexcept override { return !this->ready() && this->home().running(*this); }
 
  private:
   friend void intrusive_ptr_add_ref(call_job* target) noexcept { target->retain(); }

@@ -66,7 +66,9 @@ class crew {
 
   /// Whether the worker may be given more, and how many elements more.
   bool takes(std::size_t i) const noexcept {
-    return records_[i].now == phase::ready && !records_[i].malformed && budget(i) != 0;
+    const worker_record& record = records_[i];
+    return record.now == phase::ready && !record.malformed && !record.killed() && record.under.number == 0 &&
+           budget(i) != 0;
   }
   std::size_t budget(std::size_t i) const noexcept {
     if (max_tasks_per_child_ == 0) return job::none;
@@ -83,6 +85,7 @@ class crew {
     record.pid = 0;
     record.killed_because.clear();
     record.malformed = record.hung_up = false;
+    record.under = {};
     record.first_number = workers_.at(i).last();
     record.start_at = record.kill_at = no_deadline;
     try {
@@ -96,10 +99,20 @@ class crew {
     if (records_[i].killed_because.empty()) records_[i].killed_because = why;
     workers_.kill(i, records_[i].generation);
   }
+  /// What the worker has written cannot be: nothing of it is read any more, and it is killed.
+  void distrust(std::size_t i) noexcept {
+    records_[i].malformed = true;
+    kill(i, "its replies are malformed");
+  }
   void kill_all(const char* why) noexcept {
     for (std::size_t i = 0; i != size(); ++i) {
       if (records_[i].has_process()) kill(i, why);
     }
+  }
+
+  /// What the worker was to end, up to `settled`, has ended. If it was not killed for that, it takes tasks again.
+  void lift_sentence(std::size_t i, std::uint64_t settled) noexcept {
+    if (records_[i].under.number <= settled) records_[i].under = {};
   }
 
   /// If the worker has run all that it may: it leaves in good order.

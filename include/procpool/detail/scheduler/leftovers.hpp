@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <chrono>
 #include <cstddef>
+#include <cstdio>
 #include <exception>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +17,7 @@ namespace procpool::detail {
 /// Why an element ends without a worker's reply.
 enum class end_cause {
   cancelled,
+  timed_out,   ///< ran past its limit
   terminated,
   broken,     ///< no worker is left to run it
   skipped,    ///< an element of its job before it has failed
@@ -31,8 +35,31 @@ struct leftovers {
   std::vector<ended_chunk> ended{};
   std::vector<chunk> through{};
   std::vector<std::size_t> to_wake{};  ///< workers that have something new to look at
+  bool wake_collector = false;         ///< it has to look sooner than it meant to
   std::string why_broken{};            ///< for end_cause::broken
 };
+
+/// One element that a worker had started when it ended, and that fails.
+struct lost_element {
+  chunk what;
+  std::optional<end_cause> why;  ///< unless the worker's end is the reason
+};
+
+/// "2.5 s", "500 ms", "300 ns"
+inline std::string in_words(std::chrono::nanoseconds duration) {
+  const auto count = static_cast<double>(duration.count());
+  char text[32];
+  if (count >= 1e9) {
+    std::snprintf(text, sizeof(text), "%.6g s", count / 1e9);
+  } else if (count >= 1e6) {
+    std::snprintf(text, sizeof(text), "%.6g ms", count / 1e6);
+  } else if (count >= 1e3) {
+    std::snprintf(text, sizeof(text), "%.6g us", count / 1e3);
+  } else {
+    std::snprintf(text, sizeof(text), "%.6g ns", count);
+  }
+  return text;
+}
 
 inline std::exception_ptr error_of(const job& target, std::size_t element, end_cause why,
                                    const std::string& why_broken) {
@@ -40,6 +67,11 @@ inline std::exception_ptr error_of(const job& target, std::size_t element, end_c
   switch (why) {
     case end_cause::cancelled:
       return std::make_exception_ptr(make_error<task_cancelled>(place + "cancelled"));
+    case end_cause::timed_out: {
+      const std::chrono::nanoseconds limit = target.limits.timeout;
+      return std::make_exception_ptr(
+          make_error<task_timeout>(place + "it ran longer than its time limit of " + in_words(limit), limit));
+    }
     case end_cause::terminated:
       return std::make_exception_ptr(make_error<pool_terminated>(place + "the pool was terminated"));
     case end_cause::broken:

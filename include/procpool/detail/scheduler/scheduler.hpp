@@ -10,6 +10,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <system_error>
@@ -27,6 +28,7 @@
 #include <procpool/detail/scheduler/leftovers.hpp>
 #include <procpool/detail/scheduler/task_table.hpp>
 #include <procpool/detail/scheduler/visitors.hpp>
+#include <procpool/detail/scheduler/watchdog.hpp>
 #include <procpool/detail/scheduler/worker_end.hpp>
 #include <procpool/detail/scheduler/worker_record.hpp>
 #include <procpool/detail/scheduler/worker_transport.hpp>
@@ -77,22 +79,13 @@ class scheduler final : public engine {
       }
       table_.balance(done);
       give_up(done);  // what was meant for a worker that is given up
+      look_by(table_.take_soonest_expiry(), done);
     }
     finish_up(done);
   }
 
-  bool cancel(job& target) noexcept override {
-    const visit here(*this);
-    leftovers done;
-    {
-      const std::lock_guard lock(mutex_);
-      if (finished_) return false;
-      table_.withdraw([&](const chunk& each) { return each.target.get() == &target; }, end_cause::cancelled, done);
-    }
-    const bool any = !done.ended.empty();
-    finish_up(done);
-    return any;
-  }
+  void withdraw(job& target) noexcept override { cancel(target, false); }
+  bool cancel(job& target) noexcept override { return cancel(target, true); }
 
   bool running(const job& target) const noexcept override {
     const std::lock_guard lock(mutex_);
@@ -271,6 +264,35 @@ class scheduler final : public engine {
     return table_.ending() ? job::none : max_queued_ - waiting();
   }
 
+  /// Ends what has not started of the job, and if so wanted what runs. True if there was anything.
+  bool cancel(job& target, bool running_too) noexcept {
+    const visit here(*this);
+    leftovers done;
+    bool any = false;
+    {
+      const std::lock_guard lock(mutex_);
+      if (finished_) return false;
+      table_.withdraw([&](const chunk& each) { return each.target.get() == &target; }, end_cause::cancelled, done);
+      any = !done.ended.empty();
+      if (running_too) {
+        steady_time next = no_deadline;
+        if (watchdog_.cancel(target, clock::now(), next, done)) any = true;
+        table_.dispatch(done);
+        look_by(next, done);
+      }
+      look_by(table_.take_soonest_expiry(), done);
+    }
+    finish_up(done);
+    return any;
+  }
+
+  /// The collector has to look at this time at the latest.
+  void look_by(steady_time when, leftovers& done) noexcept {
+    if (when >= planned_) return;
+    planned_ = when;
+    done.wake_collector = true;
+  }
+
   // ---- settling (no lock held) -------------------------------------------------------------------------------------
 
   void wake(leftovers& done) noexcept {
@@ -278,6 +300,7 @@ class scheduler final : public engine {
     done.to_wake.erase(std::unique(done.to_wake.begin(), done.to_wake.end()), done.to_wake.end());
     for (const std::size_t i : done.to_wake) workers_.at(i).wake();
     done.to_wake.clear();
+    if (std::exchange(done.wake_collector, false)) workers_.wake();
   }
 
   void finish_up(leftovers& done) noexcept {
@@ -311,6 +334,7 @@ class scheduler final : public engine {
     pending_element pending[batch];
     std::uint64_t settled;
     std::size_t count;
+    worker_record::sentence under;
     {
       const std::lock_guard lock(mutex_);
       if (finished_) return false;
@@ -319,10 +343,14 @@ class scheduler final : public engine {
       if (!crew_[i].alive() || crew_[i].malformed || lane.empty()) return false;
       settled = lane.settled();
       const auto published = lane.published(settled, lane.last());
-      if (!published) return distrust(i);
+      if (!published) {
+        crew_.distrust(i);
+        return false;
+      }
       count = static_cast<std::size_t>(std::min<std::uint64_t>(*published - settled, batch));
       if (count == 0) return false;
       list_pending(lane, settled, count, pending);
+      under = crew_[i].under;  // whoever is sentenced later has not published yet
     }
     auto& port = workers_.at(i);
     // The jobs stay: their chunks are in the port until they are settled below.
@@ -334,6 +362,8 @@ class scheduler final : public engine {
       if (!answer) break;
       byte_reader bytes(answer->data, answer->size, &port.inbox());
       reply how{answer->kind, &bytes, answer->stable, nullptr};
+      if (under.overrules && under.number == settled + 1 + read)
+        how.error = error_of(*pending[read].target, pending[read].element, under.why, {});
       if (pending[read].target->settle(pending[read].element, how)) {
         ++values;
       } else if (pending[read].target->stop_on_failure) {
@@ -347,12 +377,14 @@ class scheduler final : public engine {
       table_.completed += values;
       table_.failed += read - values;
       crew_[i].completed += values;
-      if (read != count) distrust(i);
+      crew_.lift_sentence(i, settled + read);
+      if (read != count) crew_.distrust(i);
       if (failures)
         table_.withdraw([](const chunk& each) { return each.target->skips(each.first); }, end_cause::skipped, done);
       crew_.retire_if_due(i);
       table_.dispatch(done);
       table_.balance(done);
+      look_by(table_.take_soonest_expiry(), done);
       notify_progress();
     }
     port.taken(settled + read);
@@ -374,13 +406,6 @@ class scheduler final : public engine {
   /// Under mutex_: whoever waits for elements to end, or for room in the queue, looks again.
   void notify_progress() noexcept {
     if (!visitors_.none() || closed_) changed_.notify_all();
-  }
-
-  /// What the worker has written cannot be: nothing of it is read any more, and the worker is killed.
-  bool distrust(std::size_t i) noexcept {
-    crew_[i].malformed = true;
-    crew_.kill(i, "its replies are malformed");
-    return false;
   }
 
   // ---- workers come and go (under mutex_, but for the news) ----------------------------------------------------------
@@ -447,31 +472,21 @@ class scheduler final : public engine {
     finish_up(done);
   }
 
-  /// Fails the element that the worker was running; all it was given, if its word cannot be believed.
+  /// Fails what the worker was running, unless it is to be run again.
   void lose_started(std::size_t i, const worker_end& end, leftovers& done) {
-    std::vector<std::pair<job_ptr, std::size_t>> lost;
+    std::vector<lost_element> lost;
     std::string because;
-    bool terminated;
     {
       const std::lock_guard lock(mutex_);
-      auto& port = workers_.at(i);
       if (!crew_[i].alive()) return;
-      const std::uint64_t settled = port.settled();
-      const std::uint64_t last = crew_[i].malformed ? port.last() : std::min(port.claimed(), settled + 1);
-      for (std::uint64_t number = settled + 1; number <= last; ++number) {
-        const auto [where, offset] = port.find(number);
-        lost.emplace_back(where->target, where->first + offset);
-      }
-      port.settle(last, done.through);
-      table_.failed += lost.size();
+      lost = table_.take_started(i, done);
       because = crew_[i].killed_because;
-      terminated = terminated_;
     }
-    for (auto& [target, element] : lost) {
+    for (auto& [what, why] : lost) {
       reply how;
-      how.error = terminated ? error_of(*target, element, end_cause::terminated, {})
-                             : std::make_exception_ptr(end.error(target->place(element), because));
-      target->settle(element, how);
+      how.error = why ? error_of(*what.target, what.first, *why, {})
+                      : std::make_exception_ptr(end.error(what.target->place(what.first), because));
+      what.target->settle(what.first, how);
     }
   }
 
@@ -546,10 +561,12 @@ class scheduler final : public engine {
       if (!workers_.at(i).empty()) next = std::min(next, now + backstop);
     }
     if (serving_) give_up(done);
+    next = std::min(next, watchdog_.tend(now, done));
     table_.dispatch(done);
     table_.balance(done);
+    next = std::min(next, table_.take_soonest_expiry());
     if (!table_.queue_empty()) next = std::min(next, now + backstop);
-    return next;
+    return planned_ = next;
   }
 
   const std::size_t max_queued_;
@@ -557,12 +574,14 @@ class scheduler final : public engine {
   Workers workers_;
   crew<Workers> crew_;         ///< who is there
   task_table<Workers> table_;  ///< what is where
+  watchdog<Workers> watchdog_{workers_, crew_, table_};
   mutable collecting_role role_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;  ///< workers or counts have changed
 
   bell_watch<Workers> bell_{workers_};
   visitors visitors_;                ///< threads inside submit(), cancel(), terminate()
+  steady_time planned_{};            ///< when the collector means to look again
   bool serving_ = false;             ///< the workers have all started once
   std::atomic<bool> closed_{false};  ///< changes under mutex_
   bool terminated_ = false;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -10,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/deadline.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/scheduler/crew.hpp>
 #include <procpool/detail/scheduler/leftovers.hpp>
@@ -110,7 +112,7 @@ class task_table {
             others.push_back(std::move(each));
           }
         }
-        put_back(others);
+        put_back(others, done);
         break;
       }
     }
@@ -121,10 +123,50 @@ class task_table {
   void abandon_posted(std::size_t i, leftovers& done) {
     std::vector<chunk> back;
     workers_.at(i).take_all(back, done.through);
-    if (!ending_) return put_back(back);
-    for (chunk& each : back) end(std::move(each), *ending_, done);
-    done.why_broken = why_broken_;
+    put_back(back, done);
   }
+
+  /// Takes back what is posted behind `number`, to where it waited before. False if the worker has gone past it.
+  bool recall(std::size_t i, std::uint64_t number, leftovers& done) {
+    std::vector<chunk> back;
+    const bool taken = workers_.at(i).take_back(number, back);
+    done.to_wake.push_back(i);  // it may have stepped back from a limit that is restored
+    put_back(back, done);
+    return taken;
+  }
+
+  /// The worker is gone: takes from it the element that it had started, or all that it was given if its word cannot be
+  /// believed. What may be tried again waits again; the rest is counted as failed, and about to be settled.
+  std::vector<lost_element> take_started(std::size_t i, leftovers& done) {
+    auto& port = workers_.at(i);
+    const worker_record::sentence& under = crew_[i].under;
+    const std::uint64_t settled = port.settled();
+    const std::uint64_t last =
+        crew_[i].malformed ? port.last() : std::max(std::min(port.claimed(), settled + 1), under.number);
+    std::vector<lost_element> lost;
+    std::vector<chunk> again;
+    for (std::uint64_t number = settled + 1; number <= last; ++number) {
+      const auto [where, offset] = port.find(number);
+      chunk one = *where;
+      one = one.split(offset);
+      one.count = 1;
+      std::optional<end_cause> why;
+      if (number == under.number) why = under.why;
+      if (ending_ == end_cause::terminated) why = ending_;
+      if (!why && one.deaths++ < one.target->limits.retries) {
+        again.push_back(std::move(one));
+      } else {
+        lost.push_back({std::move(one), why});
+      }
+    }
+    port.settle(last, done.through);
+    failed += lost.size();
+    put_back(again, done);
+    return lost;
+  }
+
+  /// The earliest time at which something that was posted since the last call may run out of its time.
+  steady_time take_soonest_expiry() noexcept { return std::exchange(soonest_expiry_, no_deadline); }
 
   /// Posts what waits to the workers that have least to do, as far as their lanes have room.
   void dispatch(leftovers& done) {
@@ -160,10 +202,7 @@ class task_table {
         busiest = i;
       }
       if (most.movable == 0) return;
-      std::vector<chunk> back;
-      workers_.at(busiest).take_back(most.keep, back);
-      done.to_wake.push_back(busiest);  // it may have stepped back from a limit that is restored
-      put_back(back);
+      recall(busiest, most.keep, done);
       dispatch(done);
     }
   }
@@ -174,9 +213,15 @@ class task_table {
     return what.lane == chunk::any_lane ? queue_ : crew_[static_cast<std::size_t>(what.lane)].own;
   }
 
-  /// Puts chunks that were posted back where they came from, before all that waits there, in order.
-  void put_back(std::vector<chunk>& chunks) {
-    for (auto each = chunks.rbegin(); each != chunks.rend(); ++each) home_of(*each).push_front(std::move(*each));
+  /// Puts chunks that were posted back where they came from, before all that waits there, in order. Where nothing waits
+  /// any more, they end.
+  void put_back(std::vector<chunk>& chunks, leftovers& done) {
+    if (ending_) {
+      for (chunk& each : chunks) end(std::move(each), *ending_, done);
+      done.why_broken = why_broken_;
+    } else {
+      for (auto each = chunks.rbegin(); each != chunks.rend(); ++each) home_of(*each).push_front(std::move(*each));
+    }
     chunks.clear();
   }
 
@@ -205,6 +250,7 @@ class task_table {
       rest = std::move(tail);
     };
     auto& port = workers_.at(i);
+    const std::chrono::nanoseconds timeout = front.target->limits.timeout;
     if (front.count > crew_.budget(i)) keep_only(crew_.budget(i));
     post_result result = port.post(front);
     // An empty lane refuses what needs more descriptors than may be on their way at once: a part of it may need fewer.
@@ -217,7 +263,12 @@ class task_table {
       return false;
     }
     if (result == post_result::too_large) end(std::move(front), end_cause::too_large, done);
-    if (result == post_result::posted) done.to_wake.push_back(i);
+    if (result == post_result::posted) {
+      done.to_wake.push_back(i);
+      if (timeout.count() != 0) {
+        soonest_expiry_ = std::min(soonest_expiry_, later(std::chrono::steady_clock::now(), timeout));
+      }
+    }
     if (rest.count != 0) {
       front = std::move(rest);
     } else {
@@ -256,6 +307,7 @@ class task_table {
   crew<Workers>& crew_;
   std::deque<chunk> queue_;
   std::vector<bool> blocked_;  ///< dispatch(): whose lane has no room now
+  steady_time soonest_expiry_ = no_deadline;
   std::optional<end_cause> ending_;
   std::string why_broken_;
 };

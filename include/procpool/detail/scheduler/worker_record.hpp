@@ -12,6 +12,7 @@
 
 #include <procpool/detail/deadline.hpp>
 #include <procpool/detail/job.hpp>
+#include <procpool/detail/scheduler/leftovers.hpp>
 
 namespace procpool::detail {
 
@@ -25,10 +26,21 @@ struct worker_record {
     given_up,  ///< could not be started several times in a row
   };
 
+  /// What the worker runs is to end, for this reason: nothing else is given to it until it has.
+  struct sentence {
+    std::uint64_t number = 0;            ///< of the element; 0: there is none
+    end_cause why{};                     ///< what it ends in if the worker dies
+    bool overrules = false;              ///< also if the worker returns a result after all
+    steady_time kill_at = no_deadline;   ///< when its grace is over
+  };
+
   phase now = phase::vacant;
   std::uint64_t generation = 0;  ///< of the process that is there, or is to be started next
   pid_t pid = 0;
   std::string killed_because{};        ///< why the pool killed it; empty if it did not
+  sentence under{};
+  std::uint64_t head = 0;              ///< the first element that has not ended, when it was last looked at,
+  steady_time head_since{};            ///< and since when it was that, if it has a time limit
   bool malformed = false;              ///< its replies cannot be believed any more
   bool hung_up = false;                ///< its end of the socket is closed
   std::uint64_t first_number = 0;      ///< the number below its first element
@@ -45,6 +57,7 @@ struct worker_record {
   static constexpr auto longest_leave = std::chrono::seconds(10);
   static constexpr auto longest_hang_up = std::chrono::milliseconds(50);
 
+  bool killed() const noexcept { return !killed_because.empty(); }
   bool alive() const noexcept { return now == phase::ready || now == phase::leaving; }
   bool has_process() const noexcept { return now == phase::starting || alive(); }
 

@@ -32,11 +32,15 @@ concept worker_port =
       port.take_all(chunks, chunks);
       port.settle(number, chunks);
       port.leave();
+      port.request_stop(number);
       port.wake();
       port.close();
       { seen.last() } -> std::same_as<std::uint64_t>;
       { seen.settled() } -> std::same_as<std::uint64_t>;
       { seen.claimed() } -> std::same_as<std::uint64_t>;
+      { seen.claim_is_possible() } -> std::same_as<bool>;
+      { seen.running() } -> std::same_as<std::optional<std::uint64_t>>;
+      { seen.started(number) } -> std::same_as<std::optional<steady_time>>;
       { seen.outstanding() } -> std::same_as<std::size_t>;
       { seen.empty() } -> std::same_as<bool>;
       { seen.find(number) } -> std::same_as<std::pair<const chunk*, std::size_t>>;

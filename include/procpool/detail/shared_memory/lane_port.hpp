@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -55,6 +56,7 @@ class lane_port {
     requests_.before_first = last_;
     requests_.first_slot = next_slot_;
     requests_.leave.store(0, std::memory_order_relaxed);
+    requests_.stop.store(0, std::memory_order_relaxed);
     requests_.taken.store(last_, std::memory_order_relaxed);
     requests_.taken_bytes.store(0, std::memory_order_relaxed);
     requests_.limit.store(last_, std::memory_order_release);
@@ -89,6 +91,7 @@ class lane_port {
     slot.stride = what.arguments->uniform() ? what.arguments->end_of(0) : 0;
     slot.ends = entry.ends.offset;
     slot.stop_on_failure = what.target->stop_on_failure ? 1 : 0;
+    slot.timed = what.target->limits.timeout.count() != 0 ? 1 : 0;
     protocol::begin(requests_, next_slot_, entry.first);
 
     last_ += what.count;
@@ -102,6 +105,9 @@ class lane_port {
   /// Once everything up to `limit` has run, the worker is to leave in good order. Nothing may be posted afterwards.
   void leave() noexcept { protocol::tell_to_leave(requests_); }
 
+  /// Asks the element with that number to stop by itself.
+  void request_stop(std::uint64_t number) noexcept { protocol::ask_to_stop(requests_, number); }
+
   /// Makes the worker look, if it sleeps for want of something to run.
   void wake() noexcept { protocol::wake(requests_, replies_, sleeping_for::work); }
 
@@ -114,6 +120,27 @@ class lane_port {
   /// The highest number that the worker has started, as far as it can be believed.
   std::uint64_t claimed() const noexcept {
     return std::clamp(protocol::claimed(replies_), settled_, last_);
+  }
+
+  /// Whether the worker's claim is one that it can have made: it may be about to step back from a lowered limit.
+  bool claim_is_possible() const noexcept {
+    const std::uint64_t seen = protocol::claimed(replies_);
+    return seen >= settled_ && seen <= last_ + 1;
+  }
+
+  /// The number of the element that runs: it has been started, and its reply is not there.
+  std::optional<std::uint64_t> running() const noexcept {
+    const std::uint64_t seen = claimed();
+    if (seen == settled_ || protocol::published(replies_) >= seen) return std::nullopt;
+    return seen;
+  }
+
+  /// When the worker says that it started that element; nothing if it does not. Only for those that are timed.
+  std::optional<std::chrono::steady_clock::time_point> started(std::uint64_t number) const noexcept {
+    constexpr std::uint64_t latest = std::numeric_limits<std::int64_t>::max();
+    if (protocol::timed(replies_) != number) return std::nullopt;
+    const std::uint64_t since = std::min(latest, replies_.timed_since.load(std::memory_order_relaxed));
+    return std::chrono::steady_clock::time_point(std::chrono::nanoseconds(since));
   }
 
   /// Takes back all elements above `keep` if none of them has started; they are handed out in order. Else nothing changes

@@ -68,6 +68,13 @@ void sleep_unless(const Requests& requests, Replies& replies, sleeping_for what,
   replies.asleep.store(sleeping_for::nothing, std::memory_order_relaxed);
 }
 
+/// `number`, which has been claimed, starts at `since`.
+template <class Replies>
+void start(Replies& replies, std::uint64_t number, std::uint64_t since) noexcept {
+  replies.timed_since.store(since, std::memory_order_relaxed);
+  replies.timed.store(number, std::memory_order_release);
+}
+
 template <class Requests>
 bool told_to_leave(const Requests& requests) noexcept {
   return requests.leave.load(std::memory_order_acquire) != 0;
@@ -143,6 +150,18 @@ void set_sleeping(Requests& requests, std::uint32_t value) noexcept {
 template <class Replies>
 std::uint64_t claimed(const Replies& replies) noexcept {
   return replies.claimed.load(std::memory_order_seq_cst);
+}
+
+/// Asks the element with that number to stop by itself.
+template <class Requests>
+void ask_to_stop(Requests& requests, std::uint64_t number) noexcept {
+  requests.stop.store(number, std::memory_order_release);
+}
+
+/// The last number that start() has told of; the time it told, read afterwards, is that number's or a later one's.
+template <class Replies>
+std::uint64_t timed(const Replies& replies) noexcept {
+  return replies.timed.load(std::memory_order_acquire);
 }
 
 /// The highest number whose reply can be read.

@@ -45,6 +45,7 @@ struct alignas(cache_line) request_slot {
   std::uint64_t stride;           ///< size of each element's arguments, where `ends` is 0
   std::uint64_t ends;             ///< where a table lies that tells at what byte each element's arguments end; or 0
   std::uint32_t stop_on_failure;  ///< not to run what lies behind a failed element of the job
+  std::uint32_t timed;            ///< to tell when each element starts
 };
 
 /// Written by the parent only.
@@ -53,6 +54,7 @@ struct request_half {
   alignas(cache_line) std::atomic<std::uint64_t> limit;  ///< the highest number that may be run
   std::atomic<std::uint32_t> wake;                       ///< futex word: changes whenever the worker should look again
   std::atomic<std::uint32_t> leave;  ///< not 0: once it has run all up to `limit`, the worker leaves in good order
+  std::atomic<std::uint64_t> stop;   ///< the number of the element that is asked to stop
 
   // What the worker looks at when it publishes.
   alignas(cache_line)
@@ -98,6 +100,8 @@ static_assert(sizeof(reply_header) == 32);
 struct reply_half {
   alignas(cache_line) std::atomic<std::uint64_t> published;  ///< the highest number whose reply is there
   std::atomic<std::uint64_t> claimed;                        ///< the highest number that was started
+  std::atomic<std::uint64_t> timed;                          ///< the number of the last timed element that was started
+  std::atomic<std::uint64_t> timed_since;                    ///< CLOCK_MONOTONIC in ns when it was
   alignas(cache_line) std::atomic<sleeping_for> asleep;      ///< what the worker has to be woken for
 
   alignas(cache_line) std::atomic<worker_state> state;

@@ -124,10 +124,12 @@ class worker_loop {
     kept_.reset();
     job_ = slot.job;
     stop_on_failure_ = slot.stop_on_failure != 0;
+    timed_ = slot.timed != 0;
     code_known_ = code_map::contains(reinterpret_cast<const void*>(slot.code));
   }
 
   void run_element(std::uint64_t number) {
+    if (timed_) protocol::start(replies_, number, now_ns());
     const std::uint64_t element = element_ + (number - first_);
     reply_kind kind = reply_kind::skipped;
     if (!(stop_on_failure_ && job_ == failed_job_ && element > failed_element_)) {
@@ -236,6 +238,7 @@ class worker_loop {
   std::shared_ptr<void> kept_;
   std::uint64_t job_ = 0;
   bool stop_on_failure_ = false;
+  bool timed_ = false;
   std::uint64_t failed_job_ = 0;
   std::uint64_t failed_element_ = 0;
 

@@ -146,7 +146,11 @@ inline void serve(const worker_plan& plan, const request_half& requests, reply_h
   if (!plan.region.enter(lane)) ::_exit(EXIT_FAILURE);
   const request_half& requests = plan.region.requests(lane);
   reply_half& replies = plan.region.replies(lane);
-  process_worker_context = {true, lane, static_cast<std::size_t>(requests.generation), current_process()};
+  process_worker_context = {.active = true,
+                            .index = lane,
+                            .generation = static_cast<std::size_t>(requests.generation),
+                            .process = current_process(),
+                            .words = {&requests.stop, &replies.claimed, &replies.published}};
   thread_worker_context = nullptr;
   // Registered last, so it runs first: `exit` in a task ends here.
   ::on_exit(leave_at_exit, nullptr);
