@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 
 #include <procpool/detail/deadline.hpp>
 #include <procpool/detail/posix/futex.hpp>
@@ -28,7 +29,7 @@ namespace protocol {
 /// Whether `number` may be run, as far as can be seen: claim() tells for certain.
 template <class Requests>
 bool allowed(const Requests& requests, std::uint64_t number) noexcept {
-  return requests.limit.load(std::memory_order_acquire) >= number;
+  return requests.limit.load(std::memory_order_relaxed) >= number;
 }
 
 /// The next number is this worker's to run; false if it has been taken back.
@@ -38,7 +39,7 @@ template <class Requests, class Replies>
 bool claim(const Requests& requests, Replies& replies, std::uint64_t number) noexcept {
   replies.claimed.store(number, std::memory_order_seq_cst);
   if (requests.limit.load(std::memory_order_seq_cst) >= number) return true;
-  replies.claimed.store(number - 1, std::memory_order_seq_cst);
+  replies.claimed.store(number - 1, std::memory_order_relaxed);
   return false;
 }
 
@@ -61,8 +62,8 @@ std::uint32_t publish(const Requests& requests, Replies& replies, std::uint64_t 
 /// the parent's wake(), which comes afterwards, sees that the worker sleeps. May return for no reason.
 template <class Requests, class Replies, class Condition>
 void sleep_unless(const Requests& requests, Replies& replies, sleeping_for what, Condition condition) {
-  const std::uint32_t seen = requests.wake.load(std::memory_order_acquire);
-  replies.asleep.store(what, std::memory_order_seq_cst);
+  const std::uint32_t seen = requests.wake.load(std::memory_order_relaxed);
+  replies.asleep.store(what, std::memory_order_relaxed);
   fence(requests);
   if (!condition()) sleep_while(requests, seen);
   replies.asleep.store(sleeping_for::nothing, std::memory_order_relaxed);
@@ -103,7 +104,7 @@ std::uint64_t taken_bytes(const Requests& requests) noexcept {
 /// and is now in this chunk: it must match none.
 template <class Requests>
 void begin(Requests& requests, std::size_t slot, std::uint64_t number) noexcept {
-  requests.slots[(slot + 1) % slot_count].first.store(0, std::memory_order_relaxed);
+  requests.slots[(slot + 1) % std::size(requests.slots)].first.store(0, std::memory_order_relaxed);
   requests.slots[slot].first.store(number, std::memory_order_relaxed);
 }
 
@@ -119,7 +120,7 @@ template <class Requests, class Replies>
 bool take_back(Requests& requests, const Replies& replies, std::uint64_t keep, std::uint64_t last) noexcept {
   requests.limit.store(keep, std::memory_order_seq_cst);
   if (replies.claimed.load(std::memory_order_seq_cst) <= keep) return true;
-  requests.limit.store(last, std::memory_order_seq_cst);
+  requests.limit.store(last, std::memory_order_release);
   return false;
 }
 
@@ -134,7 +135,7 @@ template <class Requests, class Replies>
 void wake(Requests& requests, const Replies& replies, sleeping_for what) noexcept {
   fence(requests);
   if (replies.asleep.load(std::memory_order_relaxed) != what) return;
-  requests.wake.fetch_add(1, std::memory_order_release);
+  requests.wake.fetch_add(1, std::memory_order_relaxed);
   wake_sleeper(requests);
 }
 
@@ -146,10 +147,11 @@ void set_sleeping(Requests& requests, std::uint32_t value) noexcept {
   fence(requests);
 }
 
-/// The highest number that was started, or is about to be and will be stepped back from.
+/// The highest number that was started, or is about to be and will be stepped back from. While the worker lives this is
+/// a guess, which take_back() makes sure of.
 template <class Replies>
 std::uint64_t claimed(const Replies& replies) noexcept {
-  return replies.claimed.load(std::memory_order_seq_cst);
+  return replies.claimed.load(std::memory_order_relaxed);
 }
 
 /// Asks the element with that number to stop by itself.
