@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <fstream>
 #include <map>
 #include <string>
@@ -32,12 +33,21 @@ const scene scenes[] = {
      {.operations = 3, .elements = 3, .worker_sleeps = false, .parent_sleeps = false}},
     {"taking back from a worker that sleeps", {.operations = 2, .elements = 2, .parent_sleeps = false}},
     {"room for one reply in the ring",
-     {.operations = 3, .elements = 3, .replies = 1, .takes_back = false, .worker_sleeps = false, .parent_sleeps = false}},
+     {.operations = 3,
+      .elements = 3,
+      .replies = 1,
+      .takes_back = false,
+      .worker_sleeps = false,
+      .parent_sleeps = false}},
     {"room for one reply in the arena",
-     {.operations = 3, .elements = 3, .blocks = 1, .takes_back = false, .worker_sleeps = false, .parent_sleeps = false}},
+     {.operations = 3,
+      .elements = 3,
+      .blocks = 1,
+      .takes_back = false,
+      .worker_sleeps = false,
+      .parent_sleeps = false}},
     {"a parent that sleeps", {.operations = 2, .elements = 2, .worker_sleeps = false}},
-    {"sleeping for room",
-     {.operations = 3, .elements = 2, .replies = 1, .takes_back = false, .parent_sleeps = false}},
+    {"sleeping for room", {.operations = 3, .elements = 2, .replies = 1, .takes_back = false, .parent_sleeps = false}},
 };
 
 exploration explore(const lane_bounds& bounds, weakening weaker, std::map<unsigned, site>* reached = nullptr) {
@@ -66,7 +76,8 @@ std::memory_order weaker_than(const site& here) {
       return here.what == kind::load    ? std::memory_order_acquire
              : here.what == kind::store ? std::memory_order_release
                                         : std::memory_order_acq_rel;
-    default: return std::memory_order_relaxed;
+    default:
+      return std::memory_order_relaxed;
   }
 }
 

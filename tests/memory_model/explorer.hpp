@@ -40,9 +40,9 @@ class state_hash {
 struct exploration {
   std::size_t states = 0;
   std::size_t transitions = 0;
-  double schedules = 0;           ///< ways through them, without going in circles
+  double schedules = 0;  ///< ways through them, without going in circles
   const char* violation = nullptr;
-  std::string trace;              ///< how it came to that
+  std::string trace;  ///< how it came to that
 };
 
 /// `World` says what the two processes do:
@@ -142,14 +142,21 @@ class explorer : machine {
     const operation& next = at.process[i].next;
     switch (next.what) {
       case kind::finished:
-      case kind::sleeping: return 0;
-      case kind::load: return at.words.readable(i, next.word, next.memory_order());
-      case kind::sleep: return fenced(at, i).readable(i, next.word, std::memory_order_relaxed) + (at.interruptions != 0);
-      case kind::await_ring: return at.rings != 0;
-      case kind::spin: return at.words.readable(i, next.word, std::memory_order_relaxed) > 1 ||
-                             at.words.readable(i, next.value, std::memory_order_relaxed) > 1;
-      case kind::choose: return next.value;
-      default: return 1;
+      case kind::sleeping:
+        return 0;
+      case kind::load:
+        return at.words.readable(i, next.word, next.memory_order());
+      case kind::sleep:
+        return fenced(at, i).readable(i, next.word, std::memory_order_relaxed) + (at.interruptions != 0);
+      case kind::await_ring:
+        return at.rings != 0;
+      case kind::spin:
+        return at.words.readable(i, next.word, std::memory_order_relaxed) > 1 ||
+               at.words.readable(i, next.value, std::memory_order_relaxed) > 1;
+      case kind::choose:
+        return next.value;
+      default:
+        return 1;
     }
   }
 
@@ -175,13 +182,16 @@ class explorer : machine {
       case kind::finished:
       case kind::spin:
       case kind::choose:
-      case kind::woken: return order_matters::with_none;
+      case kind::woken:
+        return order_matters::with_none;
       case kind::ring:
-      case kind::await_ring: return order_matters::with_rings;
+      case kind::await_ring:
+        return order_matters::with_rings;
       case kind::load:
         if (next.memory_order() != std::memory_order_seq_cst) return order_matters::with_none;
         [[fallthrough]];
-      default: return order_matters::with_sequentially_consistent;
+      default:
+        return order_matters::with_sequentially_consistent;
     }
   }
 
@@ -254,8 +264,12 @@ class explorer : machine {
         break;
       case kind::woken:
       case kind::spin:
-      case kind::choose: process.push(static_cast<std::uint8_t>(which)); break;
-      default: process.push(execute(next, which)); break;
+      case kind::choose:
+        process.push(static_cast<std::uint8_t>(which));
+        break;
+      default:
+        process.push(execute(next, which));
+        break;
     }
     advance(at, i);
   }

@@ -3,6 +3,7 @@
 // (lane_protocol.hpp), what lies between them is as in worker_loop and lane_port, without what does not touch the lane.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -17,7 +18,7 @@ namespace memory_model {
 using procpool::detail::sleeping_for;
 namespace protocol = procpool::detail::protocol;
 
-inline constexpr std::size_t lane_slots = 4;  ///< as slot_count, with the same two to spare
+inline constexpr std::size_t lane_slots = 4;                ///< as slot_count, with the same two to spare
 inline constexpr std::size_t lane_chunks = lane_slots - 2;  ///< that can be posted; the arguments of as many have room
 
 struct lane_slot {
@@ -41,8 +42,7 @@ struct lane_replies {
   atomic_word<sleeping_for> asleep{12};
 };
 
-inline void fence(const lane_requests&,
-                  const std::source_location& where = std::source_location::current()) noexcept {
+inline void fence(const lane_requests&, const std::source_location& where = std::source_location::current()) noexcept {
   atomic_fence(std::memory_order_seq_cst, where);
 }
 inline void sleep_while(const lane_requests& requests, std::uint32_t wake) noexcept {
@@ -71,7 +71,7 @@ class lane_world {
 
   std::uint8_t interruptions() const { return bounds_.interruptions; }
 
-  static constexpr std::size_t most_elements = 8;  ///< counted from 1
+  static constexpr std::size_t most_elements = 8;                    ///< counted from 1
   static constexpr std::uint32_t fenced_words = 1U << 3 | 1U << 12;  ///< `sleeping` and `asleep`
 
   // ---- the worker ------------------------------------------------------------------------------------------------
@@ -95,7 +95,9 @@ class lane_world {
     const auto wanted = [&] { return allowed() || protocol::told_to_leave(requests_); };
     const auto fits = [&] { return number <= protocol::taken_bytes(requests_) + bounds_.replies; };
     switch (me.now) {
-      case doing::looking: me.now = allowed() ? doing::claiming : doing::sleeping; break;
+      case doing::looking:
+        me.now = allowed() ? doing::claiming : doing::sleeping;
+        break;
       case doing::sleeping:
         if (!bounds_.worker_sleeps) {
           if (!wanted()) spin(requests_.limit, requests_.leave);
@@ -165,7 +167,7 @@ class lane_world {
     posting_one,
     posting_two,
     taking_back_last,
-    taking_back_all,
+    taking_back_waiting,
     collecting,
     falling_asleep,
     awake,
@@ -199,26 +201,47 @@ class lane_world {
   /// before it sleeps.
   bool parent(parent_state& me) {
     switch (me.now) {
-      case step::choosing: choose(me); break;
-      case step::posting_one: post(me, 1); break;
-      case step::posting_two: post(me, 2); break;
-      case step::taking_back_last: take_back(me, static_cast<std::uint8_t>(me.last - 1)); break;
-      case step::taking_back_all: take_back(me, me.settled); break;
-      case step::collecting: collect(me); break;
-      case step::waking: wake(me); break;
-      case step::falling_asleep: fall_asleep(me); break;
+      case step::choosing:
+        choose(me);
+        break;
+      case step::posting_one:
+        post(me, 1);
+        break;
+      case step::posting_two:
+        post(me, 2);
+        break;
+      case step::taking_back_last:
+        take_back(me, static_cast<std::uint8_t>(me.last - 1));
+        break;
+      case step::taking_back_waiting: {
+        const auto claimed = static_cast<std::uint8_t>(protocol::claimed(replies_));
+        take_back(me, std::clamp(claimed, me.settled, me.last));
+        break;
+      }
+      case step::collecting:
+        collect(me);
+        break;
+      case step::waking:
+        wake(me);
+        break;
+      case step::falling_asleep:
+        fall_asleep(me);
+        break;
       case step::awake:
         protocol::set_sleeping(requests_, 0);
         me.now = step::collecting;
         break;
-      case step::ending: end(me); break;
+      case step::ending:
+        end(me);
+        break;
       case step::leaving:
         protocol::tell_to_leave(requests_);
         me.left = 1;
         protocol::wake(requests_, replies_, sleeping_for::work);
         me.now = step::ending;
         break;
-      case step::done: return note(common->parent_done), false;
+      case step::done:
+        return note(common->parent_done), false;
     }
     return true;
   }
@@ -258,7 +281,7 @@ class lane_world {
     possible(step::posting_one, more && room && me.elements + 1 <= bounds_.elements);
     possible(step::posting_two, more && room && me.elements + 2 <= bounds_.elements);
     possible(step::taking_back_last, more && bounds_.takes_back && me.last > me.settled);
-    possible(step::taking_back_all, more && bounds_.takes_back && me.last > me.settled + 1);
+    possible(step::taking_back_waiting, more && bounds_.takes_back && me.last > me.settled + 1);
     possible(step::collecting, more && me.last > me.settled);
     possible(step::falling_asleep, more && bounds_.parent_sleeps && me.last > me.settled && me.to_wake == 0);
     possible(step::waking, me.to_wake != 0);
@@ -292,7 +315,7 @@ class lane_world {
   }
 
   void take_back(parent_state& me, std::uint8_t keep) {
-    if (protocol::take_back(requests_, replies_, keep, me.last)) {
+    if (keep < me.last && protocol::take_back(requests_, replies_, keep, me.last)) {
       const posted_element lowest = me.posted[keep + 1U];
       me.chunks = static_cast<std::uint8_t>(lowest.first == keep + 1 ? lowest.chunk : lowest.chunk + 1);
       for (; me.last != keep; --me.last) {
@@ -398,7 +421,9 @@ class lane_world {
   static std::size_t descriptor(std::size_t slot) { return slot; }
   static std::size_t arguments(std::size_t place) { return lane_slots + place; }
   std::size_t reply(std::size_t number) const { return lane_slots + lane_chunks + number % bounds_.replies; }
-  std::size_t block(std::size_t number) const { return lane_slots + lane_chunks + bounds_.replies + number % bounds_.blocks; }
+  std::size_t block(std::size_t number) const {
+    return lane_slots + lane_chunks + bounds_.replies + number % bounds_.blocks;
+  }
 
   lane_bounds bounds_;
   lane_requests requests_;

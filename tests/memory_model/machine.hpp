@@ -19,13 +19,13 @@
 namespace memory_model {
 
 enum class kind : std::uint8_t {
-  finished,    ///< none: the process has ended
+  finished,  ///< none: the process has ended
   load,
   store,
   fetch_add,
   fence,
-  sleep,       ///< futex(2), FUTEX_WAIT: sleeps while `word` is `value`
-  sleeping,    ///< is in there, until it is woken
+  sleep,     ///< futex(2), FUTEX_WAIT: sleeps while `word` is `value`
+  sleeping,  ///< is in there, until it is woken
   woken,
   wake,        ///< FUTEX_WAKE
   ring,        ///< write(2) to an eventfd
@@ -35,8 +35,8 @@ enum class kind : std::uint8_t {
 };
 
 inline const char* name_of(kind what) {
-  constexpr const char* names[] = {"finished", "load", "store", "fetch_add", "fence",      "sleep",
-                                   "sleeping", "woken", "wake", "ring",      "await_ring", "spin", "choose"};
+  constexpr const char* names[] = {"finished", "load", "store", "fetch_add",  "fence", "sleep", "sleeping",
+                                   "woken",    "wake", "ring",  "await_ring", "spin",  "choose"};
   return names[static_cast<std::size_t>(what)];
 }
 inline const char* name_of(std::memory_order order) {
@@ -71,8 +71,8 @@ struct weakening {
 struct process_state {
   static constexpr std::size_t longest = 24;
   operation next;
-  std::uint8_t fenced = 0;                     ///< there was a fence in this step
-  std::uint8_t results = 0;                    ///< of the operations of this step so far
+  std::uint8_t fenced = 0;   ///< there was a fence in this step
+  std::uint8_t results = 0;  ///< of the operations of this step so far
   std::array<std::uint8_t, longest> result{};
 
   void push(std::uint8_t value) {
@@ -173,8 +173,10 @@ class machine {
     switch (next.what) {
       case kind::store:
       case kind::fetch_add:
-      case kind::fence: return next.memory_order() == std::memory_order_seq_cst;
-      default: return true;
+      case kind::fence:
+        return next.memory_order() == std::memory_order_seq_cst;
+      default:
+        return true;
     }
   }
 
@@ -183,14 +185,21 @@ class machine {
     std::uint8_t result = 0;
     const std::memory_order order = next.memory_order();
     switch (next.what) {
-      case kind::load: result = memory_->load(index_, next.word, order, which); break;
-      case kind::store: memory_->store(index_, next.word, order, result = next.value); break;
-      case kind::fetch_add: result = memory_->fetch_add(index_, next.word, order, next.value); break;
+      case kind::load:
+        result = memory_->load(index_, next.word, order, which);
+        break;
+      case kind::store:
+        memory_->store(index_, next.word, order, result = next.value);
+        break;
+      case kind::fetch_add:
+        result = memory_->fetch_add(index_, next.word, order, next.value);
+        break;
       case kind::fence:
         memory_->fence(index_, order);
         process_->fenced = 1;
         break;
-      default: break;
+      default:
+        break;
     }
     if (trace != nullptr) {
       *trace += (index_ == 0 ? "  worker  " : "          parent  ");
@@ -234,8 +243,7 @@ class atomic_word {
 
   std::uint8_t index() const noexcept { return index_; }
 
-  T load(std::memory_order order,
-         const std::source_location& where = std::source_location::current()) const noexcept {
+  T load(std::memory_order order, const std::source_location& where = std::source_location::current()) const noexcept {
     return static_cast<T>(machine::running->perform({kind::load, index_, 0, number(order), 0}, where));
   }
   void store(T value, std::memory_order order,
@@ -244,8 +252,7 @@ class atomic_word {
   }
   T fetch_add(T more, std::memory_order order,
               const std::source_location& where = std::source_location::current()) noexcept {
-    return static_cast<T>(
-        machine::running->perform({kind::fetch_add, index_, small(more), number(order), 0}, where));
+    return static_cast<T>(machine::running->perform({kind::fetch_add, index_, small(more), number(order), 0}, where));
   }
 
  private:

@@ -22,9 +22,9 @@
 namespace memory_model {
 
 inline constexpr std::size_t processes = 2;
-inline constexpr std::size_t most_words = 16;  ///< atomic ones
+inline constexpr std::size_t most_words = 16;   ///< atomic ones
 inline constexpr std::size_t most_stores = 12;  ///< to one word, that can still be read
-inline constexpr std::size_t most_plain = 16;  ///< places of plain bytes
+inline constexpr std::size_t most_plain = 16;   ///< places of plain bytes
 
 /// The model is too small for what is run in it.
 [[noreturn]] inline void outgrown(const char* what) {
@@ -254,7 +254,8 @@ class memory {
     history& past = words_[word];
     const std::size_t gone = std::min(views_[0].now.newest.of(word), views_[1].now.newest.of(word));
     if (gone == 0) return;
-    std::move(past.stores.begin() + static_cast<std::ptrdiff_t>(gone), past.stores.begin() + past.count, past.stores.begin());
+    std::move(past.stores.begin() + static_cast<std::ptrdiff_t>(gone), past.stores.begin() + past.count,
+              past.stores.begin());
     past.count = static_cast<std::uint8_t>(past.count - gone);
     for_each_view([&](view& each) {
       each.newest.raise(word, gone);
