@@ -2,6 +2,8 @@
 # What procpool's own tests and examples are built with; users of the library get none of it.
 set(procpool_warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Werror)
 
+option(PROCPOOL_NIGHTLY "Run the proofs at full length" OFF)
+
 set(PROCPOOL_TEST_TIMEOUT 60 CACHE STRING "Seconds after which a test or an example counts as hung")
 
 # procpool_program(NAME SOURCE...): an executable that uses procpool, all warnings being errors.

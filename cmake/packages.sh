@@ -89,6 +89,8 @@ find_missing() {
       ! compiler_sees '__has_include(<catch2/catch.hpp>) || __has_include(<catch2/catch_all.hpp>)'; then
       need catch2 'Catch2'
     fi
+    have spin || need spin 'spin (which checks the models of the protocol)'
+    have gcc || need gcc 'gcc (the preprocessor of spin)'
   fi
 }
 

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: BSL-1.0
+// Sleep and wake-up of the collector: whatever a worker publishes is settled by somebody, though a worker rings only if
+// the collector sleeps, at most once for each time it does, and not while a waiting thread looks for its result itself.
+// Memory has store buffers (see wake_worker.pml). The worker may be killed between any two steps.
+// Mirrors scheduler (run_collector, fall_asleep, set_sleeping, anything_published, watch, help, collect, ended),
+// waiting.hpp, worker_loop::publish and doorbell.hpp.
+//
+// Without HALTS nothing here waits for a clock: no wake-up is lost, not even by a death, of which there is news. With
+// HALTS the worker may also stop for good at any point without news (SIGSTOP; or killed, and not reaped as long as a
+// thread of it sits in the kernel). Between publishing and ringing that loses the ring, and it is the only loss that
+// needs the look at the lanes every 100 ms.
+//
+// holds HALTS: the worker may stop without news
+// holds TWO_WATCHERS: two threads look for their results themselves, of two elements and with one death
+//
+// bug NO_FENCE_WORKER: no fence between publishing and looking whether the collector sleeps
+// bug NO_FENCE_COLLECTOR: no fence between saying that the collector sleeps and looking again
+// bug CHECK_FIRST: the collector looks, and says then that it sleeps
+// bug TURN_KEPT: workers ring once for all turns and not once for each
+// bug NOT_HANDED_BACK: the last thread that stops watching does not have the workers ring for the collector again
+// bug NO_LOOK_AFTER_WATCH: it does, and does not look for what was published before
+// bug WATCHERS_UNCOUNTED: workers are told not to ring, while nobody watches any more
+// bug NEWS_UNHEARD: the news of a death does not wake the collector
+// bug NO_BACKSTOP HALTS: nobody looks at the lanes every 100 ms
+
+#ifdef TWO_WATCHERS
+#define T 2
+#define K 1
+#define WATCHERS 2
+#endif
+#ifndef T
+#define T 4  // elements
+#endif
+#ifndef K
+#define K 3  // deaths
+#endif
+#ifndef WATCHERS
+#define WATCHERS 1  // threads that look for their results themselves
+#endif
+
+// ---- memory ---------------------------------------------------------------------------------------------------------
+byte published, sleeping;  // as others see them
+byte claimed;              // a seq_cst operation: it passes no buffer
+chan of_worker = [1] of { byte };
+#ifdef NO_FENCE_COLLECTOR
+chan of_parent = [2] of { byte };
+#endif
+
+active proctype memory() {
+  byte value;
+end:
+  do
+  :: atomic { of_worker ? value -> published = value; value = 0 }
+#ifdef NO_FENCE_COLLECTOR
+  :: atomic { of_parent ? value -> sleeping = value; value = 0 }
+#endif
+  od
+}
+
+// ---- the worker -----------------------------------------------------------------------------------------------------
+bool bell;    // eventfd
+bool reaped;  // news from the zygote: the process is gone for certain
+bool halted;
+byte kills;
+byte rung, seen_sleeping;  // the worker's own; others look at them only to name turns
+
+#define step(statement) if :: statement :: die fi
+#ifdef HALTS
+#define die atomic { kills < K -> kills++; goto dead } :: atomic { !halted -> halted = true; goto halt }
+#else
+#define die atomic { kills < K -> kills++; goto dead }
+#endif
+
+proctype worker(byte before_first) {
+  byte number = before_first;
+  do
+  :: number < T ->
+    step(d_step { number++; claimed = number });
+    step(of_worker ! number);
+    // The load, and what follows from it.
+    step(atomic {
+#ifndef NO_FENCE_WORKER
+      empty(of_worker);
+#endif
+      seen_sleeping = (sleeping == rung -> 0 : sleeping)
+    });
+    if
+    :: seen_sleeping != 0 -> step(d_step { rung = seen_sleeping; seen_sleeping = 0; bell = true })
+    :: else
+    fi
+  :: else -> break
+  od;
+end_idle:
+  if
+  :: die
+  fi;
+#ifdef HALTS
+halt:
+  seen_sleeping = 0;
+end_halted:
+  false;
+#endif
+dead:
+  atomic { empty(of_worker) -> rung = 0; seen_sleeping = 0; reaped = true }
+}
+
+// ---- the parent -----------------------------------------------------------------------------------------------------
+byte settled;
+byte sleeping_turn, watchers;  // under sleeping_mutex_: whoever holds it makes one store that others see, in one step
+
+// Under the role, by one thread at a time. That a thread does not get the role, and looks at nothing, is left to chance.
+#define collect() settled = published
+
+inline set_sleeping(turn) {
+#ifdef NO_FENCE_COLLECTOR
+  of_parent ! turn
+#else
+  sleeping = turn
+#endif
+}
+
+// A turn is a number that was not used before. Only whether two are equal matters, so two numbers will do: one that the
+// worker may still be about to ring for, and a new one, for which it has not rung.
+inline next_turn() {
+  turn = (seen_sleeping == 1 -> 2 : 1);
+  rung = 0
+}
+
+inline fall_asleep(now) {
+  sleeping_turn = now;
+  if
+  :: watchers == 0 || now == 0 -> set_sleeping(now)
+  :: else
+  fi
+}
+
+active proctype collector() {
+  byte turn = 1;
+  bool rang, ended;
+#ifdef HALTS
+  bool looked;
+#endif
+  run worker(0);
+  do
+  :: collect();
+    if
+    :: settled == T -> break
+    :: else
+    fi;
+#ifdef CHECK_FIRST
+    rang = published != settled;
+#endif
+    atomic {
+#ifndef TURN_KEPT
+      next_turn();
+#endif
+      fall_asleep(turn)
+    };
+    if
+#ifdef CHECK_FIRST
+    :: rang -> skip
+    :: !rang ->
+#else
+    :: published != settled -> skip
+    :: published == settled ->
+#endif
+      // epoll_wait. When all is settled, finish() rings.
+      if
+      :: bell || settled == T
+#ifndef NEWS_UNHEARD
+      :: reaped
+#endif
+#ifdef HALTS
+      :: timeout ->
+        if
+#ifndef NO_BACKSTOP
+        :: !looked -> looked = true  // 100 ms have passed
+#endif
+        :: else ->
+          assert(settled == published);  // nothing is forgotten, whatever the worker does from now on
+          goto end_forgotten
+        fi
+#endif
+      fi
+    fi;
+    d_step { rang = bell; ended = reaped };
+    atomic { fall_asleep(0) };
+    atomic {
+      if
+      :: rang -> bell = false
+      :: else
+      fi;
+      if
+      :: ended ->
+        collect();
+        reaped = false;
+        settled = claimed;    // fails what was started
+        published = claimed;  // as the new worker says before it is ready
+        run worker(settled)
+      :: else
+      fi;
+      rang = false;
+      ended = false
+    }
+  od;
+#ifdef HALTS
+end_forgotten:
+  skip
+#endif
+}
+
+// A thread that waits for two elements, one after the other: help_until, with scheduler::watch and help.
+active [WATCHERS] proctype watcher() {
+  byte awaited = 1;
+  do
+  :: settled < awaited ->
+    atomic {
+      watchers++;
+      if
+      :: sleeping_turn != 0 && watchers == 1 -> set_sleeping(0)
+      :: else
+      fi
+    };
+    do
+    :: atomic { settled < awaited && published > settled -> collect() }
+    :: break  // the element is settled, or the thread has looked for long enough
+    od;
+    atomic {
+#ifndef WATCHERS_UNCOUNTED
+      watchers--;
+#endif
+      if
+      :: sleeping_turn != 0 && watchers == 0 ->
+#ifndef NOT_HANDED_BACK
+        set_sleeping(sleeping_turn)
+#else
+        skip
+#endif
+      :: else -> goto sleeps
+      fi
+    };
+#ifndef NO_LOOK_AFTER_WATCH
+    do
+    :: atomic { published != settled -> collect() }
+    :: published == settled -> break
+    od;
+#endif
+sleeps:
+#ifdef HALTS
+end_sleeps:
+#endif
+    settled >= awaited
+  :: atomic { settled >= awaited && awaited < T -> awaited = T }
+  :: settled == T -> break
+  od
+}
