@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: BSL-1.0
+# cmake -DINCLUDE=… -DOUTPUT=… -P mutants.cmake
+# Writes copies of some of the library's headers into which bugs are seeded, each behind a condition SEEDED(name). Text
+# that is to be replaced and is not there exactly once is an error: a bug is never left out unnoticed.
+set(folder procpool/detail/shared_memory)
+
+function(open header)
+  file(READ "${INCLUDE}/${folder}/${header}" text)
+  string(REPLACE "#pragma once" "#pragma once\n\n#include \"seeded.hpp\"" text "${text}")
+  set(text "${text}" PARENT_SCOPE)
+  set(header "${header}" PARENT_SCOPE)
+endfunction()
+
+function(close)
+  file(WRITE "${OUTPUT}/${folder}/${header}" "${text}")
+endfunction()
+
+# seed(original replacement)
+function(seed original replacement)
+  string(FIND "${text}" "${original}" first)
+  string(FIND "${text}" "${original}" last REVERSE)
+  if(first EQUAL -1 OR NOT first EQUAL last)
+    message(FATAL_ERROR "${header} has changed: not exactly once in it:\n${original}")
+  endif()
+  string(REPLACE "${original}" "${replacement}" text "${text}")
+  set(text "${text}" PARENT_SCOPE)
+endfunction()
+
+open(lane_protocol.hpp)
+seed([[  replies.claimed.store(number, std::memory_order_seq_cst);]]
+     [[  if (!SEEDED(no_claim)) replies.claimed.store(number, std::memory_order_seq_cst);]])
+seed([[  if (requests.limit.load(std::memory_order_seq_cst) >= number) return true;]]
+     [[  if (SEEDED(no_second_look) || requests.limit.load(std::memory_order_seq_cst) >= number) return true;]])
+seed([[  if (replies.claimed.load(std::memory_order_seq_cst) <= keep) return true;]]
+     [[  if (SEEDED(blind_take_back) || replies.claimed.load(std::memory_order_seq_cst) <= keep) return true;]])
+seed([[  replies.published.store(number, std::memory_order_release);]]
+     [[  const std::uint32_t early = requests.sleeping.load(std::memory_order_relaxed);
+  replies.published.store(number + (SEEDED(publish_two) ? 1 : 0), std::memory_order_release);]])
+seed([[  return requests.sleeping.load(std::memory_order_relaxed);]]
+     [[  return SEEDED(early_ring) ? early : requests.sleeping.load(std::memory_order_relaxed);]])
+seed([[  if (!condition()) sleep_while(requests, seen);]]
+     [[  if (SEEDED(blind_sleep) || !condition()) sleep_while(requests, seen);]])
+seed([[  return told_to_leave(requests) && !allowed(requests, number);]]
+     [[  if (SEEDED(hasty_leave)) return told_to_leave(requests);
+  return told_to_leave(requests) && !allowed(requests, number);]])
+close()
+
+open(worker_loop.hpp)
+seed([[      if (!protocol::claim(requests_, replies_, number)) continue;]]
+     [[      if (!SEEDED(late_claim) && !protocol::claim(requests_, replies_, number)) continue;]])
+seed([[      kind = call(number - first_);]]
+     [[      kind = call(number - first_);
+      if (SEEDED(late_claim)) static_cast<void>(protocol::claim(requests_, replies_, number));]])
+seed([[    std::byte* at = place(sizeof(header)]]
+     [[    if (SEEDED(early_publish)) static_cast<void>(protocol::publish(requests_, replies_, number));
+    std::byte* at = place(sizeof(header)]])
+seed([[      std::memcpy(replies_.ring + before % ring_bytes, &wrap, sizeof(wrap));]]
+     [[      if (!SEEDED(no_wrap)) std::memcpy(replies_.ring + before % ring_bytes, &wrap, sizeof(wrap));]])
+seed([[    if (!fits()) sleep_until(fits, sleeping_for::room);]]
+     [[    if (!SEEDED(no_room) && !fits()) sleep_until(fits, sleeping_for::room);]])
+seed([[    if (!result_.attachments().empty()) send_attachments(socket_, number, result_.attachments(), 0);]]
+     [[    if (!SEEDED(late_arrays) && !result_.attachments().empty()) {
+      send_attachments(socket_, number, result_.attachments(), 0);
+    }]])
+seed([[    result_.restart();]]
+     [[    if (SEEDED(late_arrays) && !result_.attachments().empty()) {
+      static_cast<void>(protocol::publish(requests_, replies_, number));
+      send_attachments(socket_, number, result_.attachments(), 0);
+    }
+    result_.restart();]])
+close()
+
+open(reply_writer.hpp)
+seed([[handed_over_.front().number <= taken) {]]
+     [[handed_over_.front().number <= taken + (SEEDED(early_free) ? 1 : 0)) {]])
+close()
+
+open(worker_main.hpp)
+seed([[  const bool initialized = initialize(]]
+     [[  if (SEEDED(early_ready)) replies.state.store(worker_state::ready, std::memory_order_release);
+  const bool initialized = initialize(]])
+seed([[  finalize(plan.setup.finalizer);]]
+     [[  if (SEEDED(early_left)) replies.state.store(worker_state::left, std::memory_order_release);
+  finalize(plan.setup.finalizer);]])
+seed([[  std::memcpy(replies.failure, text, size);]]
+     [[  if (SEEDED(torn_failure)) {
+    replies.failure_size = size;
+    replies.state.store(worker_state::failed, std::memory_order_release);
+  }
+  std::memcpy(replies.failure, text, size);]])
+close()

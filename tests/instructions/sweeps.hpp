@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <tuple>
+
+#include "session.hpp"
+
+namespace instructions {
+
+// Sweeps: the parent does something at one certain instruction of the worker, round after round at a later one, until
+// all instructions of the race are through. Between the races the worker runs at full speed.
+
+inline std::unique_ptr<message> small_elements(const session& worker, std::size_t count, std::size_t each) {
+  return make_message("swept", worker.next_id(), &small_task, count, each,
+                      [](std::uint64_t id) { return std::make_tuple(id); });
+}
+
+/// Elements are taken back while the worker goes from one to the next: from when it has published one to well after it
+/// has claimed the next. In two of three rounds the worker gets on between the two halves of taking back.
+inline void sweep_take_back(tally& all, session& worker, std::size_t stride) {
+  constexpr std::size_t well_after = 100;
+  std::size_t round = 0;
+  for (std::size_t offset = 0;; offset += stride, ++round) {
+    ++all.sweeps;
+    worker.submit(small_elements(worker, 5, 1 + round % 4));
+    worker.post();
+    const std::uint64_t before = worker.replies().published.load();
+    while (worker.replies().published.load() == before) worker.hurry();
+    std::size_t since_claim = 0;
+    for (std::size_t i = 0; i != offset && since_claim != well_after; ++i) {
+      worker.advance();
+      if (worker.replies().claimed.load() > before + 1) ++since_claim;
+    }
+    worker.begin_take_back(round % 7 == 6 ? 1 : 0);
+    for (std::size_t gap = round % 3 * (round % 11) * 4; gap != 0; --gap) worker.advance();
+    worker.finish_take_back();
+    if (round % 2 == 0) worker.post();  // the same numbers at once, else when the worker has seen that they are gone
+    for (std::size_t i = 0; i != well_after && !worker.all_ended(); ++i) worker.advance();
+    while (!worker.all_ended()) worker.hurry();
+    if (since_claim == well_after) return;
+  }
+}
+
+/// Where a race with a worker that runs out of work begins.
+enum class from { last_published, asleep };
+
+/// Runs all that is posted, up to where the race begins.
+inline void run_dry(session& worker, std::size_t elements, from where) {
+  const std::uint64_t last = worker.replies().published.load() + elements;
+  worker.post();
+  while (worker.replies().published.load() != last ||
+         (where == from::asleep && worker.replies().asleep.load() == sleeping_for::nothing)) {
+    worker.hurry();
+  }
+}
+
+/// One more element is posted while the worker falls asleep.
+inline void sweep_post(tally& all, session& worker, from where, std::size_t stride) {
+  for (std::size_t offset = 0;; offset += stride) {
+    ++all.sweeps;
+    worker.submit(small_elements(worker, 1, 1));
+    run_dry(worker, 1, where);
+    for (std::size_t i = 0; i != offset && !worker.all_ended(); ++i) worker.advance();
+    const bool slept = worker.all_ended();
+    worker.collect();
+    worker.submit(small_elements(worker, 1, 1));
+    worker.post();
+    while (!worker.all_ended()) worker.hurry();
+    if (slept) return;
+  }
+}
+
+/// The parent goes to sleep, to be rung for, while the worker publishes: from when the first bytes of the reply lie in
+/// the ring to well after the number is published.
+inline void sweep_doze(tally& all, session& worker, std::size_t stride) {
+  constexpr std::size_t well_after = 60;
+  for (std::size_t offset = 0;; offset += stride) {
+    ++all.sweeps;
+    worker.submit(small_elements(worker, 1, 1));  // none behind it that would be rung for
+    worker.hurry_to_reply();
+    const std::uint64_t before = worker.replies().published.load();
+    std::size_t since_published = 0;
+    for (std::size_t i = 0; i != offset && since_published != well_after; ++i) {
+      worker.advance();
+      if (worker.replies().published.load() != before) ++since_published;
+    }
+    worker.doze();
+    for (std::size_t i = 0; i != well_after; ++i) worker.advance();
+    while (!worker.all_ended()) worker.hurry();
+    if (since_published == well_after) return;
+  }
+}
+
+/// The worker is told to leave while it falls asleep, in every other round with one more element to run before. Each
+/// round takes a worker of its own.
+inline void sweep_leave(tally& all, from where, std::size_t stride) {
+  bool slept = false;
+  for (std::size_t offset = 0; !slept; offset += stride) {
+    for (const bool one_more : {false, true}) {
+      ++all.sweeps;
+      session worker(all, session::initializer::counts);
+      worker.start_quickly();
+      worker.submit(small_elements(worker, 1, 1));
+      run_dry(worker, 1, where);
+      for (std::size_t i = 0; i != offset && !worker.all_ended(); ++i) worker.advance();
+      slept = worker.all_ended();
+      if (one_more) {
+        worker.collect();
+        worker.submit(small_elements(worker, 1, 1));
+        worker.post();
+      }
+      worker.leave_quickly();
+    }
+  }
+}
+
+}  // namespace instructions
