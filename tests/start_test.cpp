@@ -162,6 +162,31 @@ TEST_CASE("a worker that dies while it initializes makes the constructor throw",
   }
 }
 
+TEST_CASE("a worker that dies when it is ready, but others are not, makes the constructor throw",
+          "[process_pool][crash]") {
+  // In a child: a constructor that hangs is told from one that takes long.
+  CHECK(in_child([]() -> std::string {
+          const shared_words pids(1);
+          const auto kill_the_first = [pid = pids.in_task()] {
+            if (this_worker::index() == 0) {
+              *pid = ::getpid();
+              return;
+            }
+            // It has something to wait for only in its loop, when it is ready.
+            if (!eventually([&] { return *pid != 0; }) || !await_sleep(*pid)) ::_exit(EXIT_FAILURE);
+            ::kill(*pid, SIGKILL);
+            if (!eventually([&] { return ::kill(*pid, 0) != 0; })) ::_exit(EXIT_FAILURE);
+          };
+          try {
+            process_pool pool{pool_options{.processes = 2, .initializer = kill_the_first}};
+            return "no exception";
+          } catch (const worker_start_error& error) {
+            const std::string text = error.what();
+            return text.find("SIGKILL") != std::string::npos ? "" : text;
+          }
+        }) == "");
+}
+
 TEST_CASE("workers that wait in their initializer do not outlive a constructor that fails", "[process_pool]") {
   resources_unchanged guard;
   CHECK_THROWS_AS(process_pool<>(4,

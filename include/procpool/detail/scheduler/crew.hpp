@@ -37,7 +37,10 @@ class crew {
   const worker_record& operator[](std::size_t i) const noexcept { return records_[i]; }
 
   /// From now on a worker that is gone is replaced, until replace(false).
-  void replace(bool whether) noexcept { replaces_ = whether; }
+  void replace(bool whether) noexcept {
+    replaces_ = whether;
+    if (whether) complete_ = true;
+  }
   /// From now on a worker that is ready is sent away, and one that left in good order is not counted as retired.
   void depart() {
     replaces_ = false;
@@ -155,14 +158,16 @@ class crew {
     std::string failure = port.failure();
     port.close();
     record.pid = 0;
-    if (served) {
+    // Until all are there, the end of one that was ready is a failed start like any other: nobody would replace it.
+    if (served && (complete_ || departing_)) {
       record.now = phase::vacant;
       ++record.generation;
       if (!in_order) ++crashed_;
       if (in_order && !departing_) ++retired_;
       if (replaces_) spawn(i);
     } else {
-      start_failed(i, failure.empty() ? end.text() + " while it initialized" : std::move(failure));
+      start_failed(i, failure.empty() ? end.text() + (served ? " before all were ready" : " while it initialized")
+                                      : std::move(failure));
     }
   }
 
@@ -216,6 +221,7 @@ class crew {
   Workers& workers_;
   const std::size_t max_tasks_per_child_;
   std::vector<worker_record> records_;
+  bool complete_ = false;  ///< all workers have been ready once, at the same time
   bool replaces_ = false;
   bool departing_ = false;
   std::size_t started_ = 0;
