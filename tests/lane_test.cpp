@@ -311,6 +311,17 @@ TEST_CASE("what a chunk needs and an empty lane does not have is told apart from
   for (std::uint64_t i = 0; i != posted; ++i) CHECK(lane.next_value() == 2 * i);
 }
 
+TEST_CASE("a size that only a header claims costs no memory", "[lane]") {
+  shared_region region(1);
+  std::byte* const arena = reinterpret_cast<std::byte*>(&region.replies(0)) + region_layout::reply_arena;
+  constexpr std::size_t mib = std::size_t{1} << 20;
+  std::memset(arena, 1, 4 * mib);
+  CHECK(backed(arena, 4 * mib));
+  CHECK(backed(arena + 100, 4 * mib - 100));
+  CHECK_FALSE(backed(arena, region.layout().arena_bytes));
+  CHECK_FALSE(backed(arena + 100 * mib, 1));
+}
+
 TEST_CASE("replies that cannot be are refused", "[lane]") {
   shared_region region(1);
   lane_port port(region, 0);
@@ -339,6 +350,10 @@ TEST_CASE("replies that cannot be are refused", "[lane]") {
   SECTION("in the arena, and longer than it") {
     header.arena = region_layout::reply_arena;
     header.size = region.layout().arena_bytes + 1;
+  }
+  SECTION("in the arena, and larger than what was ever written there") {
+    header.arena = region_layout::reply_arena;
+    header.size = region.layout().arena_bytes / 2;
   }
   SECTION("in the arena, misaligned") { header.arena = region_layout::reply_arena + 1; }
   SECTION("wrap upon wrap") {

@@ -22,6 +22,7 @@
 #include <procpool/detail/scheduler/worker_transport.hpp>
 #include <procpool/detail/shared_memory/arena.hpp>
 #include <procpool/detail/shared_memory/attachments.hpp>
+#include <procpool/detail/shared_memory/backed.hpp>
 #include <procpool/detail/shared_memory/lane_protocol.hpp>
 #include <procpool/detail/shared_memory/layout.hpp>
 #include <procpool/detail/shared_memory/region.hpp>
@@ -234,9 +235,12 @@ class lane_port {
           header.size > reply_bytes_ - header.arena || header.arena % payload_alignment != 0) {
         return std::nullopt;
       }
+      const std::byte* const data = reinterpret_cast<const std::byte*>(&replies_) + header.arena;
+      const auto size = static_cast<std::size_t>(header.size);
+      // The arena is far larger than the memory behind it: a size that nobody has written must cost none either.
+      if (size > believed_size && !backed(data, size)) return std::nullopt;
       reply_position_ += sizeof(header);
-      return worker_reply{kind, reinterpret_cast<const std::byte*>(&replies_) + header.arena,
-                          static_cast<std::size_t>(header.size), false};
+      return worker_reply{kind, data, size, false};
     }
     if (header.size > ring_payload || header.size > ring_bytes - offset) return std::nullopt;
     std::memcpy(scratch_.get(), replies_.ring + offset, static_cast<std::size_t>(header.size));
@@ -418,6 +422,7 @@ class lane_port {
   registered_fd socket_;
   std::optional<attachment_inbox> inbox_;
   std::uint64_t reply_position_ = 0;
+  static constexpr std::size_t believed_size = std::size_t{1} << 20;  ///< of a reply, without asking the system
   static constexpr int most_refused_sends = 50;  ///< in a row, each at the scheduler's backstop
   int refused_sends_ = 0;
   std::unique_ptr<std::byte, free_deleter> scratch_;
