@@ -339,6 +339,12 @@ TEST_CASE("replies that cannot be are refused", "[lane]") {
   SECTION("published backwards") {
     CHECK_FALSE(port.published(5, 7).has_value());
   }
+  SECTION("claimed what comes after the next") {
+    replies.claimed.store(2);
+    CHECK_FALSE(port.published(port.settled(), port.last()).has_value());
+    replies.claimed.store(1);
+    CHECK(port.published(port.settled(), port.last()) == 0);
+  }
   reply_header header{1, 8, 0, static_cast<std::uint32_t>(reply_kind::value), 0};
   SECTION("another number") { header.number = 2; }
   SECTION("an unknown kind") { header.kind = 77; }

@@ -204,10 +204,13 @@ class lane_port {
   /// Whether the worker has left in good order.
   bool left() const noexcept { return state() == worker_state::left; }
 
-  /// The highest number whose reply can be read. Nothing if the worker has published what was never posted.
+  /// The highest number whose reply can be read. Nothing if the worker has published what was never posted,
+  /// or claims what cannot be its next.
   std::optional<std::uint64_t> published(std::uint64_t settled, std::uint64_t last) const noexcept {
+    // In this order: a worker that goes on meanwhile has published more than it had when it claimed.
+    const std::uint64_t claimed = protocol::claimed(replies_);
     const std::uint64_t seen = protocol::published(replies_);
-    if (seen < settled || seen > last) return std::nullopt;
+    if (seen < settled || seen > last || claimed > seen + 1) return std::nullopt;
     return seen;
   }
 
@@ -266,7 +269,8 @@ class lane_port {
   /// Why the initializer failed; empty if it did not say.
   std::string failure() const {
     if (state() != worker_state::failed) return {};
-    const std::size_t size = std::min<std::uint64_t>(replies_.failure_size, failure_text);
+    const std::uint64_t said = std::atomic_ref(replies_.failure_size).load(std::memory_order_relaxed);  // once
+    const std::size_t size = std::min<std::uint64_t>(said, failure_text);
     return std::string(replies_.failure, size);
   }
 
