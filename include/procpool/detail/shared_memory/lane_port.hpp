@@ -224,7 +224,7 @@ class lane_port {
         std::atomic_signal_fence(std::memory_order_seq_cst);  // the copy is made once, and only the copy is looked at
         if (header.number != reply_header::wrap) break;
       }
-      if (wraps != 0) return std::nullopt;
+      if (wraps != 0 || offset == 0) return std::nullopt;  // so no byte is read twice
       reply_position_ += ring_bytes - offset;
     }
     if (header.number != number || header.kind < static_cast<std::uint32_t>(reply_kind::value) ||
