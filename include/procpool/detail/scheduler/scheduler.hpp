@@ -67,6 +67,8 @@ class scheduler final : public engine {
     {
       std::unique_lock lock(mutex_);
       require_open();
+      submitted_ = true;
+      if (!std::exchange(ticking_, true)) workers_.wake();  // the collector sleeps till somebody rings: now it ticks
       for (chunk& each : chunks) {
         while (each.count != 0) {
           const std::size_t room = wait_for_room(lock, done);
@@ -173,7 +175,7 @@ class scheduler final : public engine {
   using clock = std::chrono::steady_clock;
 
   static constexpr auto unkillable_after = std::chrono::milliseconds(500);
-  static constexpr auto backstop = std::chrono::milliseconds(100);  ///< a look at the lanes, should a ring be lost
+  static constexpr auto backstop = std::chrono::milliseconds(100);  ///< a look at the lanes, should a ring or a wake-up be lost
   static constexpr std::size_t batch = 256;  ///< replies that are read between two times under the mutex
 
   /// While it lives the lanes stay: finish() waits for it.
@@ -553,13 +555,24 @@ class scheduler final : public engine {
     return false;
   }
 
+  /// Something is to come from this worker: a reply, or that it is ready or has left.
+  bool awaited(std::size_t i) const noexcept {
+    return !workers_.at(i).empty() || (crew_[i].has_process() && crew_[i].now != phase::ready);
+  }
+
   /// Does what is due, and tells when to look again.
   steady_time tend(leftovers& done) {
     const steady_time now = clock::now();
     steady_time next = crew_.tend(now);
+    const bool wakes = now >= wake_at_;
+    if (wakes) wake_at_ = now + backstop;
+    ticking_ = std::exchange(submitted_, false);
     for (std::size_t i = 0; i != crew_.size(); ++i) {
-      if (!workers_.at(i).empty()) next = std::min(next, now + backstop);
+      if (!awaited(i)) continue;
+      ticking_ = true;
+      if (wakes) workers_.at(i).wake_in_any_case();
     }
+    if (ticking_) next = std::min(next, wake_at_);
     if (serving_) give_up(done);
     next = std::min(next, watchdog_.tend(now, done));
     table_.dispatch(done);
@@ -588,6 +601,9 @@ class scheduler final : public engine {
   bool broken_ = false;
   bool lost_ = false;      ///< under role_
   bool finished_ = false;  ///< the collector is to end
+  bool submitted_ = false;  ///< since the last tick
+  bool ticking_ = false;    ///< the collector looks every so often, whether anybody rings or not
+  steady_time wake_at_{};   ///< when workers that are awaited are woken, should a wake-up have been lost
 
   std::mutex finishing_;
   std::thread collector_;

@@ -34,6 +34,7 @@ concept worker_port =
       port.leave();
       port.request_stop(number);
       port.wake();
+      port.wake_in_any_case();
       port.close();
       { seen.last() } -> std::same_as<std::uint64_t>;
       { seen.settled() } -> std::same_as<std::uint64_t>;

@@ -112,6 +112,9 @@ class lane_port {
   /// Makes the worker look, if it sleeps for want of something to run.
   void wake() noexcept { protocol::wake(requests_, replies_, sleeping_for::work); }
 
+  /// The same whatever it says of itself: what a thread of a task has overwritten, it then says again.
+  void wake_in_any_case() noexcept { protocol::wake_in_any_case(requests_); }
+
   /// The highest number posted, and the highest settled.
   std::uint64_t last() const noexcept { return last_; }
   std::uint64_t settled() const noexcept { return settled_; }

@@ -139,6 +139,13 @@ void wake(Requests& requests, const Replies& replies, sleeping_for what) noexcep
   wake_sleeper(requests);
 }
 
+/// Wakes the worker if it sleeps, whatever it says: `asleep` may have been overwritten.
+template <class Requests>
+void wake_in_any_case(Requests& requests) noexcept {
+  requests.wake.fetch_add(1, std::memory_order_release);
+  wake_sleeper(requests);
+}
+
 /// From now on the worker is to ring when it publishes, once for this value; 0: not to.
 /// What is published afterwards is rung for, or seen by whoever looks afterwards.
 template <class Requests>

@@ -102,9 +102,18 @@ class worker_loop {
     if (spin_until(condition)) return;
     for (;;) {
       inbox_.receive();  // makes room for more than the socket holds
+      say_again(what);
       protocol::sleep_unless(requests_, replies_, what, condition);
       if (condition()) return;
     }
+  }
+
+  /// These words are all that the parent knows this worker by, and a thread that a task has left behind may have
+  /// overwritten them. While anything is awaited from here the parent wakes it now and then.
+  void say_again(sleeping_for what) noexcept {
+    replies_.claimed.store(what == sleeping_for::room ? published_ + 1 : published_, std::memory_order_relaxed);
+    replies_.published.store(published_, std::memory_order_release);
+    replies_.state.store(worker_state::ready, std::memory_order_release);
   }
 
   // ---- running ---------------------------------------------------------------------------------------------------

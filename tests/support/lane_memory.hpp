@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <fstream>
+#include <set>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace support {
+
+/// A mapping of this process that it shares with others.
+struct shared_range {
+  std::uint64_t begin = 0;
+  std::uint64_t end = 0;
+  char permissions[8]{};
+
+  std::uint64_t size() const { return end - begin; }
+  bool readable() const { return permissions[0] == 'r'; }
+  bool writable() const { return permissions[1] == 'w'; }
+};
+
+/// In the order of their addresses (proc(5), maps).
+inline std::vector<shared_range> shared_ranges() {
+  std::vector<shared_range> all;
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    shared_range one;
+    char dash = 0;
+    std::string permissions;
+    std::istringstream fields(line);
+    fields >> std::hex >> one.begin >> dash >> one.end >> permissions;
+    if (permissions.size() != 4 || permissions[3] != 's') continue;
+    permissions.copy(one.permissions, 4);
+    all.push_back(one);
+  }
+  return all;
+}
+
+/// The memory of one pool's lanes, guard pages included. A `lane_memory` is made before the pool; its members are called
+/// afterwards, in the parent or in tasks, which have it by the snapshot.
+class lane_memory {
+ public:
+  lane_memory() {
+    for (const shared_range& each : shared_ranges()) before_.insert(each.begin);
+  }
+
+  std::vector<shared_range> ranges() const {
+    auto all = shared_ranges();
+    std::erase_if(all, [this](const shared_range& each) { return before_.contains(each.begin); });
+    return all;
+  }
+  /// In a worker: the half that it writes.
+  shared_range replies() const { return find(true); }
+  /// In a worker: the half that it reads.
+  shared_range requests() const { return find(false); }
+
+ private:
+  shared_range find(bool writable) const {
+    for (const shared_range& each : ranges()) {
+      if (each.readable() && each.writable() == writable) return each;
+    }
+    throw std::runtime_error("no such half");
+  }
+
+  std::set<std::uint64_t> before_;
+};
+
+}  // namespace support
