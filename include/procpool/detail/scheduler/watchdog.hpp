@@ -51,9 +51,7 @@ class watchdog {
     steady_time next = no_deadline;
     for (std::size_t i = 0; i != crew_.size(); ++i) {
       if (!watched(i) || workers_.at(i).empty()) continue;
-      if (!workers_.at(i).claim_is_possible()) {
-        crew_.distrust(i);
-      } else if (crew_[i].under.number != 0) {
+      if (crew_[i].under.number != 0) {
         next = std::min(next, tend_sentence(i, now));
       } else if (!crew_[i].killed()) {
         next = std::min(next, look_at(i, now, done));

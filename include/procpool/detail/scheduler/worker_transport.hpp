@@ -39,7 +39,6 @@ concept worker_port =
       { seen.last() } -> std::same_as<std::uint64_t>;
       { seen.settled() } -> std::same_as<std::uint64_t>;
       { seen.claimed() } -> std::same_as<std::uint64_t>;
-      { seen.claim_is_possible() } -> std::same_as<bool>;
       { seen.running() } -> std::same_as<std::optional<std::uint64_t>>;
       { seen.started(number) } -> std::same_as<std::optional<steady_time>>;
       { seen.outstanding() } -> std::same_as<std::size_t>;

@@ -126,12 +126,6 @@ class lane_port {
     return std::clamp(protocol::claimed(replies_), settled_, last_);
   }
 
-  /// Whether the worker's claim is one that it can have made: it may be about to step back from a lowered limit.
-  bool claim_is_possible() const noexcept {
-    const std::uint64_t seen = protocol::claimed(replies_);
-    return seen >= settled_ && seen <= last_ + 1;
-  }
-
   /// The number of the element that runs: it has been started, and its reply is not there.
   std::optional<std::uint64_t> running() const noexcept {
     const std::uint64_t seen = claimed();
@@ -208,12 +202,12 @@ class lane_port {
   bool left() const noexcept { return state() == worker_state::left; }
 
   /// The highest number whose reply can be read. Nothing if the worker has published what was never posted,
-  /// or claims what cannot be its next.
+  /// or claims what cannot be its last or its next.
   std::optional<std::uint64_t> published(std::uint64_t settled, std::uint64_t last) const noexcept {
     // In this order: a worker that goes on meanwhile has published more than it had when it claimed.
     const std::uint64_t claimed = protocol::claimed(replies_);
     const std::uint64_t seen = protocol::published(replies_);
-    if (seen < settled || seen > last || claimed > seen + 1) return std::nullopt;
+    if (seen < settled || seen > last || claimed < settled || claimed > seen + 1) return std::nullopt;
     return seen;
   }
 
