@@ -3,6 +3,7 @@
 set(procpool_warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Werror)
 
 option(PROCPOOL_NIGHTLY "Run the proofs at full length" OFF)
+option(PROCPOOL_FUZZ "Build the fuzzers, and no other test (clang)" OFF)
 
 set(PROCPOOL_TEST_TIMEOUT 60 CACHE STRING "Seconds after which a test or an example counts as hung")
 

@@ -19,8 +19,8 @@ compilers=
 for preset in $presets; do
   case $preset in
     default | release | asan) compilers="$compilers default" ;;
-    clang | tsan) compilers="$compilers clang" ;;
-    *) fail "no preset $preset; there are default, release, asan, clang and tsan" ;;
+    clang | tsan | fuzz) compilers="$compilers clang" ;;
+    *) fail "no preset $preset; there are default, release, asan, clang, tsan and fuzz" ;;
   esac
 done
 install_missing tests $compilers

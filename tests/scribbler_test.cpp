@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
-// Workers whose half of the lane is overwritten by a thread of their own while the parent reads it: with noise, with words
-// that could be true, with single bits turned. Whatever it is, the parent goes on, every future ends, no task gets what
-// belongs to another, and the other workers notice nothing.
+// Workers whose half of the lane is overwritten by a thread of their own while the parent reads it: with noise, with
+// words that could be true, with single bits turned. Whatever it is, the parent goes on, every future ends, no task
+// gets what belongs to another, and the other workers notice nothing.
 #include <signal.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -68,7 +68,9 @@ class scribbler {
   enum manner { random_words, plausible_words, turned_bits, zeroes, manners };
 
   scribbler(const void* requests, void* replies, std::uint64_t seed)
-      : requests_(*static_cast<const request_half*>(requests)), replies_(static_cast<std::byte*>(replies)), random_(seed) {}
+      : requests_(*static_cast<const request_half*>(requests)),
+        replies_(static_cast<std::byte*>(replies)),
+        random_(seed) {}
 
   /// Some changes. Nothing tells a sanitizer that the words are shared: they are not meant to be.
   __attribute__((no_sanitize("address", "undefined", "thread"))) void scribble(manner how) {
@@ -78,7 +80,8 @@ class scribbler {
       case plausible_words:
         return write_plausible();
       case turned_bits: {
-        const std::size_t at = random_.below(2) == 0 ? random_.below(offsetof(reply_half, ring) / 8) * 8 : header() + 8 * random_.below(6);
+        const std::size_t at =
+            random_.below(2) == 0 ? random_.below(offsetof(reply_half, ring) / 8) * 8 : header() + 8 * random_.below(6);
         return write(at, read(at) ^ std::uint64_t{1} << random_.below(64));
       }
       default:
@@ -114,12 +117,14 @@ class scribbler {
   static constexpr std::size_t extent = 128 * 1024;
 
   std::size_t header() const {
-    return offsetof(reply_half, ring) + requests_.taken_bytes.load(std::memory_order_relaxed) % detail::ring_bytes / 8 * 8;
+    return offsetof(reply_half, ring) +
+           requests_.taken_bytes.load(std::memory_order_relaxed) % detail::ring_bytes / 8 * 8;
   }
 
   void write_plausible() {
-    constexpr std::size_t words[] = {offsetof(reply_half, published), offsetof(reply_half, claimed), offsetof(reply_half, asleep),
-                                     offsetof(reply_half, state), offsetof(reply_half, busy_ns), offsetof(reply_half, busy_since)};
+    constexpr std::size_t words[] = {offsetof(reply_half, published), offsetof(reply_half, claimed),
+                                     offsetof(reply_half, asleep),    offsetof(reply_half, state),
+                                     offsetof(reply_half, busy_ns),   offsetof(reply_half, busy_since)};
     const std::uint64_t near = requests_.taken.load(std::memory_order_relaxed) + random_.below(8);
     switch (random_.below(4)) {
       case 0:
@@ -128,7 +133,8 @@ class scribbler {
         return write(words[random_.below(std::size(words))], random_.below(6));
       case 2:
         return copy(header() - offsetof(reply_half, ring),
-                    reply_header{near, random_.below(100), random_.below(2) * (detail::region_layout::reply_arena + 64 * random_.below(1000)),
+                    reply_header{near, random_.below(100),
+                                 random_.below(2) * (detail::region_layout::reply_arena + 64 * random_.below(1000)),
                                  static_cast<std::uint32_t>(random_.below(7)), 0});
       default:
         return write(detail::region_layout::reply_arena + 8 * random_.below(8192), random_.below(100));
@@ -138,7 +144,8 @@ class scribbler {
   void copy(std::size_t in_ring, const reply_header& header) {
     std::uint64_t words[sizeof(header) / 8];
     std::memcpy(words, &header, sizeof(header));
-    for (std::size_t i = 0; i != std::size(words); ++i) write(offsetof(reply_half, ring) + in_ring % (detail::ring_bytes - 32) / 8 * 8 + 8 * i, words[i]);
+    for (std::size_t i = 0; i != std::size(words); ++i)
+      write(offsetof(reply_half, ring) + in_ring % (detail::ring_bytes - 32) / 8 * 8 + 8 * i, words[i]);
   }
   __attribute__((no_sanitize("address", "undefined", "thread"))) void write(std::size_t at, std::uint64_t value) {
     *reinterpret_cast<volatile std::uint64_t*>(replies_ + at) = value;
@@ -189,8 +196,8 @@ const lane_memory* memory_of_pool = nullptr;  // for tasks
 }  // namespace
 
 TEST_CASE("a lane that is overwritten while the parent reads it", "[lane][isolation]") {
-  // Both halves in one process each: the child writes its reply half from two threads for ever, the parent posts, reads,
-  // decodes, and begins anew whenever it sees that it is lied to.
+  // Both halves in one process each: the child writes its reply half from two threads for ever, the parent posts,
+  // reads, decodes, and begins anew whenever it sees that it is lied to.
   detail::shared_region region(2);
   auto* const foreign = reinterpret_cast<std::byte*>(&region.replies(1));
   constexpr std::size_t foreign_bytes = sizeof(reply_half);
@@ -291,8 +298,10 @@ TEST_CASE("a lane that is overwritten while the parent reads it", "[lane][isolat
   ::kill(worker.pid(), SIGKILL);
 }
 
-TEST_CASE("a thread that overwrites its worker's lane harms that worker's tasks only", "[process_pool][isolation][crash]") {
-  const auto how = GENERATE(scribbler::random_words, scribbler::plausible_words, scribbler::turned_bits, scribbler::zeroes);
+TEST_CASE("a thread that overwrites its worker's lane harms that worker's tasks only",
+          "[process_pool][isolation][crash]") {
+  const auto how =
+      GENERATE(scribbler::random_words, scribbler::plausible_words, scribbler::turned_bits, scribbler::zeroes);
   CAPTURE(how);
   resources_unchanged guard;
   const lane_memory memory;
@@ -303,7 +312,8 @@ TEST_CASE("a thread that overwrites its worker's lane harms that worker's tasks 
   for (int round = 0; round != rounds; ++round) {
     CAPTURE(round);
     const auto before = pool.stats();
-    auto setting = pool.apply_async([how](int seed) { return set_on(*memory_of_pool, how, static_cast<std::uint64_t>(seed)); }, round + 1);
+    auto setting = pool.apply_async(
+        [how](int seed) { return set_on(*memory_of_pool, how, static_cast<std::uint64_t>(seed)); }, round + 1);
     std::vector<std::pair<std::uint64_t, future<ticket>>> small;
     std::vector<std::pair<std::uint64_t, future<std::vector<ticket>>>> large;
     for (int i = 0; i != 60; ++i) {
@@ -381,7 +391,8 @@ TEST_CASE("a worker that hangs behind zeroes can be terminated", "[process_pool]
   for (int i = 0; i != 20; ++i) CHECK(pool.apply(serve, 1).whole());
   auto hanging = pool.apply_async([] {
     const shared_range mine = memory_of_pool->replies();
-    for (std::uint64_t at = mine.begin; at != mine.begin + sizeof(reply_half); at += 8) *reinterpret_cast<volatile std::uint64_t*>(at) = 0;
+    for (std::uint64_t at = mine.begin; at != mine.begin + sizeof(reply_half); at += 8)
+      *reinterpret_cast<volatile std::uint64_t*>(at) = 0;
     for (;;) ::pause();
     return 1;
   });
@@ -410,7 +421,8 @@ TEST_CASE("words that were overwritten once are said again", "[process_pool][iso
   SECTION("that it sleeps") {
     for (int i = 0; i != 5; ++i) {
       CHECK(pool.apply(overwrite, offsetof(reply_half, asleep), 0U, 1U));
-      std::this_thread::sleep_for(20ms);  // that it has been overwritten nobody can tell: in that case nothing is tested
+      std::this_thread::sleep_for(
+          20ms);  // that it has been overwritten nobody can tell: in that case nothing is tested
       auto next = pool.apply_async(serve, 7);
       must_end(next);
       CHECK(next.get().id == 7);

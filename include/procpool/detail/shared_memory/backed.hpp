@@ -16,7 +16,7 @@ namespace procpool::detail {
 
 /// The bytes of the mapping around `address` that are swapped out (proc(5), smaps).
 inline std::uint64_t swapped_bytes(std::uintptr_t address) noexcept {
-  struct sysinfo system {};
+  struct sysinfo system{};
   if (::sysinfo(&system) == 0 && system.totalswap == system.freeswap) return 0;  // it would take a while to read smaps
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> maps(std::fopen("/proc/self/smaps", "re"), &std::fclose);
   bool here = false;

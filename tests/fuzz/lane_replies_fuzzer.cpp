@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: BSL-1.0
+// The replies in a lane: headers, wraps of the ring, payloads in the ring and in the arena. The worker writes replies
+// of any size, honest ones and ones with fields that cannot be, and goes on changing them while they are read. Each
+// time, the parent's port must say of a reply what the rules of the layout say, written down here a second time; must
+// hand out no byte that lies elsewhere, nor more than there is memory for; and must look at each byte of a header once.
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/shared_memory/lane_port.hpp>
+
+#include "support/hostile_memory.hpp"
+#include "support/test_jobs.hpp"
+
+using namespace procpool::detail;
+using fuzz::hostile_memory;
+using fuzz::require;
+
+namespace {
+
+constexpr std::size_t mib = std::size_t{1} << 20;
+constexpr std::size_t written = 2 * mib;    ///< of the arena: there is memory behind it
+constexpr std::size_t no_matter = 1 * mib;  ///< a reply as large as that may be nothing but a claim
+
+struct lane_memory {
+  shared_region region{1};
+  lane_memory() {
+    auto* const half = reinterpret_cast<std::byte*>(&region.replies(0));
+    ::madvise(half, region.layout().reply_bytes(), MADV_NOHUGEPAGE);
+    std::memset(half + region_layout::reply_arena, 0xa5, written);
+    hostile_memory::instance().place(half, region.layout().reply_bytes());
+  }
+};
+
+struct answer {
+  reply_kind kind{};
+  std::size_t offset = 0;  ///< of the payload, in the half
+  std::size_t size = 0;
+  bool in_arena = false;
+  std::uint64_t next = 0;  ///< where the reply behind it begins
+};
+
+class talkative_worker {
+ public:
+  talkative_worker(lane_memory& memory, fuzz::input& program)
+      : region_(memory.region), requests_(region_.requests(0)), replies_(region_.replies(0)), in_(program) {
+    hostile_memory::instance().forget_changes();
+    std::memset(static_cast<void*>(&replies_), 0, offsetof(reply_half, ring));
+    port_.reset(0, registered_fd());
+    replies_.state = worker_state::ready;
+  }
+  ~talkative_worker() {
+    std::memset(replies_.ring, 0, std::min<std::size_t>(ring_.head() + cache_line, ring_bytes));
+    std::vector<chunk> left;
+    port_.take_all(left, left);
+  }
+
+  void run() {
+    for (int replies = 0; !in_.empty() && believed_ && replies != 120; ++replies) {
+      if (port_.outstanding() == unread_) post();
+      write_reply();
+      if (believed_ && in_.below(4) == 0) collect();
+    }
+    if (believed_) collect();
+  }
+
+ private:
+  void post() {
+    static fuzz::idle_job job("fuzz", 0);
+    inputs_ptr arguments(new inputs);
+    const std::size_t count = 1 + in_.below(16);
+    for (std::size_t i = 0; i != count; ++i) arguments->end_element();
+    chunk what{job_ptr(&job), arguments, 0, 0, count};
+    require(port_.post(what) == post_result::posted, "an empty lane has no room");
+  }
+
+  // ---- the worker --------------------------------------------------------------------------------------------------
+
+  void write_reply() {
+    const std::uint64_t number = port_.settled() + unread_ + 1;
+    reply_header header{number, size(), 0, 1 + in_.below(5), 0};
+    std::size_t in_ring = sizeof(header);
+    if (header.size > ring_payload || in_.below(8) == 0) {
+      header.arena = region_layout::reply_arena + payload_alignment * in_.below(100);
+      header.size = std::min<std::uint64_t>(header.size, written - payload_alignment * 100);
+    } else {
+      in_ring += round_up(static_cast<std::size_t>(header.size), alignof(reply_header));
+    }
+    if (!ring_.fits(in_ring, requests_.taken_bytes)) {
+      collect();
+      if (!believed_ || !ring_.fits(in_ring, requests_.taken_bytes)) return;
+      if (port_.empty()) post();
+      header.number = port_.settled() + unread_ + 1;
+    }
+    const std::uint64_t before = ring_.head();
+    const std::uint64_t at = ring_.place(in_ring);
+    if (at - before >= sizeof(header)) {
+      const reply_header wrap{reply_header::wrap, 0, 0, 0, 0};
+      std::memcpy(replies_.ring + before % ring_bytes, &wrap, sizeof(wrap));
+    }
+    std::byte* const where = replies_.ring + at % ring_bytes;
+    std::memset(where, static_cast<int>(number), in_ring);
+    std::memcpy(where, &header, sizeof(header));
+    if (in_.below(4) == 0) corrupt(at % ring_bytes);
+    ++unread_;
+    replies_.claimed = replies_.published = port_.settled() + unread_;
+  }
+
+  std::uint64_t size() {
+    const std::uint32_t how = in_.below(8);
+    const std::uint64_t some = in_.byte();
+    switch (how) {
+      case 0:
+        return ring_payload - some;
+      case 1:
+        return some * 128;
+      case 2:
+        return ring_payload + some;
+      case 3:
+        return some * 8192;
+      default:
+        return some;
+    }
+  }
+
+  /// A field of the header, or of what lies around it, now or while it is read.
+  void corrupt(std::size_t header) {
+    const std::size_t offset = (header + 8 * in_.below(5)) % ring_bytes;
+    const std::size_t width = in_.below(2) == 0 ? 8 : 4;
+    const std::uint64_t value = interesting();
+    const std::size_t in_half = std::min(offsetof(reply_half, ring) + offset, sizeof(reply_half) - width);
+    if (in_.below(2) == 0) {
+      std::memcpy(reinterpret_cast<std::byte*>(&replies_) + in_half, &value, width);
+    } else {
+      hostile_memory::instance().change_at(1 + in_.below(64), in_half, value, width);
+    }
+  }
+
+  std::uint64_t interesting() {
+    const std::uint64_t arena = region_layout::reply_arena;
+    const std::uint64_t end = region_.layout().reply_bytes();
+    const std::uint64_t some = in_.byte();
+    switch (in_.below(10)) {
+      case 0:
+        return reply_header::wrap - some % 2;
+      case 1:
+        return port_.settled() + unread_ + some % 4;
+      case 2:
+        return arena + 8 * some;
+      case 3:
+        return arena - some;
+      case 4:
+        return end - 64 * (some % 4);
+      case 5:
+        return written - some;
+      case 6:
+        return written + some;
+      case 7:
+        return end - arena + some;
+      case 8:
+        return std::uint64_t{1} << some % 64;
+      default:
+        return in_.odd_number(ring_payload);
+    }
+  }
+
+  // ---- the parent --------------------------------------------------------------------------------------------------
+
+  /// What the layout says of the reply at a position, as its bytes are now.
+  std::optional<answer> judge(std::uint64_t position, std::uint64_t number) const {
+    reply_header header;
+    for (bool wrapped = false;; wrapped = true) {
+      const std::size_t offset = position % ring_bytes;
+      if (offset + sizeof(header) <= ring_bytes) {
+        std::memcpy(&header, replies_.ring + offset, sizeof(header));
+        if (header.number != reply_header::wrap) break;
+      }
+      if (wrapped || offset == 0) return std::nullopt;
+      position = (position / ring_bytes + 1) * ring_bytes;
+    }
+    if (header.number != number || header.kind < 1 || header.kind > 5) return std::nullopt;
+    answer is;
+    is.kind = static_cast<reply_kind>(header.kind);
+    is.size = header.size;
+    const std::uint64_t room = region_.layout().reply_bytes();
+    if (header.arena != 0) {
+      if (header.arena < region_layout::reply_arena || header.arena % 64 != 0 || header.arena > room)
+        return std::nullopt;
+      if (header.size > room || header.arena + header.size > room) return std::nullopt;
+      if (header.size > no_matter &&
+          header.arena + header.size > round_up(region_layout::reply_arena + written, lane_page)) {
+        return std::nullopt;
+      }
+      is.in_arena = true;
+      is.offset = header.arena;
+      is.next = position + sizeof(header);
+      return is;
+    }
+    if (header.size > ring_payload || position % ring_bytes + sizeof(header) + header.size > ring_bytes)
+      return std::nullopt;
+    is.offset = offsetof(reply_half, ring) + position % ring_bytes + sizeof(header);
+    is.next = position + sizeof(header) + round_up(is.size, alignof(reply_header));
+    return is;
+  }
+
+  void collect() {
+    const std::uint64_t settled = port_.settled();
+    const auto published = port_.published(settled, port_.last());
+    require(published == settled + unread_, "what was published in order is not seen");
+    std::uint64_t position = requests_.taken_bytes;
+    std::uint64_t number = settled;
+    for (; number != *published; ++number) {
+      const auto expected = judge(position, number + 1);
+      const std::uint64_t changes = hostile_memory::instance().changes_made();
+      std::optional<lane_port::worker_reply> got;
+      {
+        const hostile_memory::watching here;
+        const hostile_memory::each_byte_once once;
+        got = port_.next_reply(number + 1);
+      }
+      const bool unchanged = hostile_memory::instance().changes_made() == changes;
+      if (unchanged) require(got.has_value() == expected.has_value(), "a reply is judged otherwise than it should be");
+      if (!got) {
+        believed_ = false;
+        break;
+      }
+      check(*got);
+      if (unchanged) compare(*got, *expected);
+      if (!unchanged) {  // where it goes on depends on what it saw
+        believed_ = false;
+        break;
+      }
+      position = expected->next;
+    }
+    std::vector<chunk> through;
+    port_.settle(number, through);
+    if (!believed_) return;
+    port_.taken(number);
+    require(requests_.taken_bytes == position, "the ring is not read up to where it should be");
+    unread_ = 0;
+  }
+
+  void check(const lane_port::worker_reply& got) {
+    require(got.kind >= reply_kind::value && got.kind <= reply_kind::out_of_memory, "a reply of no kind");
+    const auto* const half = reinterpret_cast<const std::byte*>(&replies_);
+    const std::size_t all = region_.layout().reply_bytes();
+    if (got.stable) {
+      require(got.size <= ring_payload, "a small reply that is large");
+      require(got.size == 0 || got.data + got.size <= half || got.data >= half + all,
+              "a private copy in shared memory");
+    } else {
+      require(got.data >= half + region_layout::reply_arena && got.data <= half + all &&
+                  got.size <= static_cast<std::size_t>(half + all - got.data),
+              "a payload outside of its arena");
+      require(got.size <= no_matter ||
+                  got.data + got.size <= half + round_up(region_layout::reply_arena + written, lane_page),
+              "a payload larger than the memory behind it");
+    }
+    sum_ += got.size == 0 ? 0U : static_cast<unsigned>(got.data[0]) + static_cast<unsigned>(got.data[got.size - 1]);
+  }
+
+  void compare(const lane_port::worker_reply& got, const answer& expected) {
+    const auto* const half = reinterpret_cast<const std::byte*>(&replies_);
+    require(got.kind == expected.kind && got.size == expected.size && got.stable == !expected.in_arena,
+            "a reply is not what its header says");
+    if (expected.in_arena) {
+      require(got.data == half + expected.offset, "a payload is not where its header says");
+    } else {
+      require(std::memcmp(got.data, half + expected.offset, got.size) == 0,
+              "a payload is not what lies behind its header");
+    }
+  }
+
+  shared_region& region_;
+  request_half& requests_;
+  reply_half& replies_;
+  fuzz::input& in_;
+  lane_port port_{region_, 0};
+  ring_writer ring_;
+  std::size_t unread_ = 0;
+  bool believed_ = true;
+  volatile unsigned sum_ = 0;
+};
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  static lane_memory memory;
+  fuzz::input program(data, size);
+  talkative_worker(memory, program).run();
+  return 0;
+}
