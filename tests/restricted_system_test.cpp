@@ -213,4 +213,27 @@ TEST_CASE("what a pool can do without is not missed", "[process_pool][restricted
   CHECK(start_without(SYS_clone3, ENOSYS) == "works");
   CHECK(start_without(SYS_pidfd_open, EPERM) == "works");
   CHECK(start_without(SYS_setpgid, EPERM) == "works");
+  CHECK(start_without(SYS_ppoll, ENOMEM) == "works");
+}
+
+TEST_CASE("a pool that may not kill leaves no worker behind all the same", "[process_pool][restricted]") {
+  if (!can_refuse()) return;
+  resources_unchanged guard;
+  CHECK(in_child([] {
+          refuse(SYS_kill, EPERM);
+          const gate started;
+          process_pool pool{2};
+          auto endless = pool.apply_async([started = started.in_task()] {
+            started.open();
+            for (;;) ::pause();
+          });
+          if (!started.is_open(20'000)) return std::string("not started");
+          pool.terminate();
+          try {
+            endless.get();
+            return std::string("it ended");
+          } catch (const pool_terminated&) {
+            return std::string();
+          }
+        }) == "");
 }

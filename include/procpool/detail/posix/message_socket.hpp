@@ -6,9 +6,11 @@
 #include <sys/uio.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstring>
 #include <span>
+#include <thread>
 #include <type_traits>
 #include <utility>
 
@@ -48,6 +50,20 @@ bool send_message(int socket, const Message& message, std::span<const int> fds =
   }
   const ssize_t sent = retry_on_eintr([&] { return ::sendmsg(socket, &header, flags | MSG_NOSIGNAL); });
   return sent == static_cast<ssize_t>(sizeof(Message));
+}
+
+/// Sends what must not be lost. A system that is short of memory may refuse it for a moment (`send(2)`, ENOMEM, ENOBUFS), so
+/// it is tried again for about 250 ms; then the connection is shut down, and both ends see that it carries no more.
+template <class Message>
+void send_or_hang_up(int socket, const Message& message) noexcept {
+  using std::chrono::milliseconds;
+  for (milliseconds pause(1); !send_message(socket, message); pause *= 2) {
+    if (errno == EPIPE || errno == ECONNRESET || pause > milliseconds(128)) {
+      ::shutdown(socket, SHUT_RDWR);
+      return;
+    }
+    std::this_thread::sleep_for(pause);
+  }
 }
 
 enum class received { message, nothing, closed };

@@ -9,12 +9,16 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <span>
+#include <thread>
 #include <vector>
 
 #include <procpool/detail/posix/message_socket.hpp>
+#include <procpool/detail/posix/system_call.hpp>
 #include <procpool/detail/shared_memory/worker_main.hpp>
 
 namespace procpool::detail {
@@ -72,14 +76,20 @@ class zygote_process {
     while (serving) {
       reap();
       pollfd watched[] = {{control_, POLLIN, 0}, {parent_, POLLIN, 0}};
-      if (::ppoll(watched, parent_ >= 0 ? 2 : 1, nullptr, &all_but_children) <= 0) continue;
+      if (::ppoll(watched, parent_ >= 0 ? 2 : 1, nullptr, &all_but_children) < 0) {
+        if (errno == EINTR) continue;
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));  // short of memory: look without being told to
+        watched[0].revents = POLLIN;
+      }
       if (watched[1].revents != 0) break;
       if (watched[0].revents != 0) serving = obey();
     }
+    bool all_killed = true;
     for (const worker& each : workers_) {
-      if (each.pid != 0) kill_group(each.pid);
+      if (each.pid != 0 && !kill_group(each.pid)) all_killed = false;
     }
-    while (::waitpid(-1, nullptr, 0) > 0 || errno == EINTR) {
+    // What this process may not kill is not waited for: the kernel kills it when this process is gone (PDEATHSIG).
+    while (all_killed && (::waitpid(-1, nullptr, 0) > 0 || errno == EINTR)) {
     }
     ::_exit(EXIT_SUCCESS);
   }
@@ -104,10 +114,11 @@ class zygote_process {
     std::uint64_t generation = 0;
   };
 
-  /// The worker, and what it started and left in its process group.
-  static void kill_group(pid_t pid) noexcept {
-    ::kill(pid, SIGKILL);
+  /// The worker, and what it started and left in its process group. False if the worker may not be killed.
+  static bool kill_group(pid_t pid) noexcept {
+    const bool allowed = ::kill(pid, SIGKILL) == 0 || errno == ESRCH;
     ::kill(-pid, SIGKILL);
+    return allowed;
   }
 
   /// Does all that the parent has asked for. False when the parent is gone.
@@ -150,13 +161,14 @@ class zygote_process {
       ::setpgid(pid, pid);  // here too: whoever is first, the group is there when it may have to be killed
       workers_[request.lane] = {pid, request.generation};
     }
-    send_message(control_, event);
+    send_or_hang_up(control_, event);
   }
 
   void reap() noexcept {
     for (;;) {
       siginfo_t ended{};
-      if (::waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) != 0 || ended.si_pid == 0) return;
+      const auto look = [&] { return ::waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT); };
+      if (retry_on_eintr(look) != 0 || ended.si_pid == 0) return;
       ::kill(-ended.si_pid, SIGKILL);  // what it left behind, while its number cannot be anyone else's
       int status = 0;
       struct rusage usage{};
@@ -171,7 +183,7 @@ class zygote_process {
         event.status = status;
         event.max_resident_bytes = static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
         workers_[lane].pid = 0;
-        send_message(control_, event);
+        send_or_hang_up(control_, event);
       }
     }
   }

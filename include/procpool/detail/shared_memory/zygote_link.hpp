@@ -55,9 +55,9 @@ class zygote_link {
   bool spawn(std::size_t lane, std::uint64_t generation, int socket) noexcept {
     return send_message(control_.get(), request(zygote_order::spawn, lane, generation), std::span(&socket, 1));
   }
-  /// Kills that worker, unless it is gone already.
-  bool kill(std::size_t lane, std::uint64_t generation) noexcept {
-    return send_message(control_.get(), request(zygote_order::kill, lane, generation));
+  /// Kills that worker, unless it is gone already; all of them, with the zygote, if it cannot be told which.
+  void kill(std::size_t lane, std::uint64_t generation) noexcept {
+    send_or_hang_up(control_.get(), request(zygote_order::kill, lane, generation));
   }
   received next(zygote_event& event) noexcept {
     return receive_message(control_.get(), event, [](unique_fd) {});
