@@ -91,6 +91,8 @@ find_missing() {
     fi
     have spin || need spin 'spin (which checks the models of the protocol)'
     have gcc || need gcc 'gcc (the preprocessor of spin)'
+    have strace || need strace 'strace'
+    have python3 || need python3 'python3'
   fi
 }
 
