@@ -44,8 +44,19 @@ boost_package() {
   fi
 }
 
-# find_missing tests|demo COMPILER...: sets missing and reasons. It asks for the things themselves and not for packages:
-# they may come from elsewhere. COMPILER is default, the system's or CXX, or clang.
+# python_for_comparison: a Python that has the pools of benchmarks/kill_comparison; fails if there is none
+python_for_comparison() {
+  for candidate in "${PYTHON:-python3}" /usr/bin/python3; do
+    if "$candidate" -c 'import billiard, joblib.externals.loky, pebble' 2>/dev/null; then
+      echo "$candidate"
+      return 0
+    fi
+  done
+  return 1
+}
+
+# find_missing tests|demo|comparison COMPILER...: sets missing and reasons. It asks for the things themselves and not for
+# packages: they may come from elsewhere. COMPILER is default, the system's or CXX, or clang.
 find_missing() {
   purpose=$1
   shift
@@ -94,9 +105,15 @@ find_missing() {
     have strace || need strace 'strace'
     have python3 || need python3 'python3'
   fi
+  if [ "$purpose" = comparison ] && ! python_for_comparison >/dev/null; then
+    need python3 'Python that has what follows'
+    need python3-joblib 'joblib, which has loky'
+    need python3-pebble 'Pebble'
+    need python3-billiard 'billiard'
+  fi
 }
 
-# install_missing tests|demo COMPILER...: nothing, at no cost, if all is there
+# install_missing tests|demo|comparison COMPILER...: nothing, at no cost, if all is there
 install_missing() {
   find_missing "$@"
   [ -n "$missing" ] || return 0
