@@ -86,8 +86,10 @@ struct kind {
   int every, first;  // tasks first, first + every, … are killed; 0: none
 };
 constexpr std::array kinds{
-    kind{"busy", 41, death::wait_for_kill, 41, 10}, kind{"exit", 41, death::exit, 41, 10},
-    kind{"idle", 40, death::none, 0, 0},            kind{"many", 400, death::kill, 40, 20},
+    kind{"busy", 41, death::wait_for_kill, 41, 10},
+    kind{"exit", 41, death::exit, 41, 10},
+    kind{"idle", 40, death::none, 0, 0},
+    kind{"many", 400, death::kill, 40, 20},
     kind{"overflow", 41, death::overflow, 41, 10},
 };
 

@@ -244,7 +244,7 @@ def workload(pool, tasks, how, is_killed):
 
 def run_cell(program, library, kind):
     """The numbers that the cell prints, and `hung`: whether it had to be cut off."""
-    command = [program, kind] if library == "procpool" else [sys.executable, __file__, "--cell", library, kind]
+    command = [program, kind] if library == "procpool" else [sys.executable, "-B", __file__, "--cell", library, kind]
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: BSL-1.0
+# cmake -DINCLUDE=DIR -DOUT=DIR -P seed_bugs.cmake
+# Copies the library's headers and puts bugs into the copy, each asleep until the environment variable
+# PROCPOOL_SEEDED_BUG names it. Fails if the place for a bug is not found: then the library has changed there, and the
+# bug has to be put where it would be made now.
+file(REMOVE_RECURSE "${OUT}")
+file(COPY "${INCLUDE}/" DESTINATION "${OUT}")
+
+file(COPY "${CMAKE_CURRENT_LIST_DIR}/seeded_bug.hpp" DESTINATION "${OUT}/procpool/detail")
+
+# seed(FILE TEXT REPLACEMENT): in FILE, below include/procpool/detail, TEXT stands once
+function(seed file text replacement)
+  set(path "${OUT}/procpool/detail/${file}")
+  file(READ "${path}" content)
+  string(FIND "${content}" "${text}" first)
+  string(FIND "${content}" "${text}" last REVERSE)
+  if(first EQUAL -1 OR NOT first EQUAL last)
+    message(FATAL_ERROR "${file} does not have this once:\n${text}")
+  endif()
+  string(REPLACE "${text}" "${replacement}" content "${content}")
+  string(FIND "${content}" "seeded_bug.hpp" included)
+  if(included EQUAL -1)
+    string(REPLACE "#pragma once\n" "#pragma once\n#include <procpool/detail/seeded_bug.hpp>\n" content "${content}")
+  endif()
+  file(WRITE "${path}" "${content}")
+endfunction()
+
+# A worker that dies: the element it was running is run again; or fails with all that waited behind it; or never ends.
+seed(scheduler/scheduler.hpp
+  "std::min(port.claimed(), settled + 1)"
+  "seeded_bug(\"claimed task runs again\") ? settled : \
+seeded_bug(\"a death fails what waits\") ? port.last() : std::min(port.claimed(), settled + 1)"
+)
+seed(scheduler/scheduler.hpp
+  "for (auto& [target, element] : lost) {"
+  "for (auto& [target, element] : lost) {\n      if (seeded_bug(\"lost task never ends\")) continue;"
+)
+# What it had published is not read first.
+seed(scheduler/scheduler.hpp
+  "    while (collect(i)) {\n    }\n    leftovers done;\n    lose_started("
+  "    while (!seeded_bug(\"death before replies\") && collect(i)) {\n    }\n    leftovers done;\n    lose_started("
+)
+# Its place stays empty.
+seed(scheduler/crew.hpp
+  "if (replaces_) spawn(i);"
+  "if (replaces_ && !(seeded_bug(\"not replaced\") && record.generation % 64 == 0)) spawn(i);"
+)
+# Processes that stay.
+seed(shared_memory/worker_main.hpp
+  "::prctl(PR_SET_PDEATHSIG, SIGKILL);"
+  "if (!seeded_bug(\"no death signal\")) ::prctl(PR_SET_PDEATHSIG, SIGKILL);"
+)
+seed(shared_memory/zygote.hpp
+  "    for (const worker& each : workers_) {\n      if (each.pid != 0) kill_group(each.pid);"
+  "    for (const worker& each : workers_) {\n      if (each.pid != 0 && !seeded_bug(\"workers outlive the parent\")) kill_group(each.pid);"
+)
+seed(shared_memory/zygote.hpp
+  "    ::kill(-pid, SIGKILL);"
+  "    if (!seeded_bug(\"children of workers stay\")) ::kill(-pid, SIGKILL);"
+)
+# What a pool leaves behind.
+seed(shared_memory/forked_workers.hpp
+  "  void release() noexcept {"
+  "  void release() noexcept {\n    seeded_leaks();"
+)
+seed(shared_memory/forked_workers.hpp
+  "    auto [ours, theirs] = make_message_sockets();"
+  "    seeded_slowdown();\n    auto [ours, theirs] = make_message_sockets();"
+)
