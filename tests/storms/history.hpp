@@ -56,7 +56,7 @@ class history {
   static void note_run(std::uint64_t id) { runs_[id].fetch_add(1); }
   static int runs(std::uint64_t id) { return runs_[id].load(); }
 
-  // ---- outcomes ------------------------------------------------------------------------------------------------------
+  // ---- outcomes ---------------------------------------------------------------------------------------------------
 
   void value(std::uint64_t id, bool right) {
     outcome(id);
@@ -104,7 +104,7 @@ class history {
 
   static constexpr std::uint64_t none = ~std::uint64_t{0};
 
-  // ---- kills ---------------------------------------------------------------------------------------------------------
+  // ---- kills ------------------------------------------------------------------------------------------------------
 
   /// Before the signal is sent. False if that worker has been killed before.
   bool note_kill(std::uint64_t pool, std::size_t index, std::size_t generation, pid_t pid) {

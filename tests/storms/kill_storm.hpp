@@ -88,7 +88,7 @@ class caller {
     for (std::size_t i = 0; i != ids.size(); ++i) past_.value(ids[i], values[i] == result_of(ids[i]));
   }
 
-  // ---- the members -----------------------------------------------------------------------------------------------------
+  // ---- the members ------------------------------------------------------------------------------------------------
 
   void apply() {
     const std::uint64_t id = past_.new_ids(1);
@@ -306,8 +306,8 @@ class caller {
   dice random_;
 };
 
-/// `--kills N`: pools under all kinds of calls from several threads, whose workers are killed at random times, until that
-/// many are dead. `--pause_us`, `--processes`, `--callers`, `--seed`, `--stall` (seconds that count as hung).
+/// `--kills N`: pools under all kinds of calls from several threads, whose workers are killed at random times, until
+/// that many are dead. `--pause_us`, `--processes`, `--callers`, `--seed`, `--stall` (seconds that count as hung).
 class kill_storm {
  public:
   explicit kill_storm(const options& wanted)

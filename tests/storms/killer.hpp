@@ -67,8 +67,8 @@ class killer {
   void kill(const procpool::worker_stats& victim) {
     const int process = static_cast<int>(::syscall(SYS_pidfd_open, victim.pid, 0));
     if (process < 0) return;
-    // The number may be someone else's by now. If that process is of this pool, then so is the one that `process` means,
-    // or that is gone and cannot be hit.
+    // The number may be someone else's by now. If that process is of this pool, then so is the one that `process`
+    // means, or that one is gone and cannot be hit.
     std::string comm;
     std::ifstream("/proc/" + std::to_string(victim.pid) + "/comm") >> comm;
     if (comm == name_ + "/" + std::to_string(victim.index) &&

@@ -30,8 +30,8 @@ namespace storms {
 
 /// `--cycles N`: pools that are made, used, have workers die, and are destroyed. Afterwards descriptors, threads,
 /// children, shared mappings, /dev/shm and all processes are what they were, and memory has not grown: neither what
-/// malloc has handed out (bar `--heap_slope`, bytes a cycle) nor what is resident (`--resident_slope`), by a line fitted
-/// through the second half of the cycles.
+/// malloc has handed out (bar `--heap_slope`, bytes a cycle) nor what is resident (`--resident_slope`), by a line
+/// fitted through the second half of the cycles.
 class leaks {
  public:
   explicit leaks(const options& wanted)

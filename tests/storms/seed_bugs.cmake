@@ -52,7 +52,8 @@ seed(shared_memory/worker_main.hpp
 )
 seed(shared_memory/zygote.hpp
   "    for (const worker& each : workers_) {\n      if (each.pid != 0) kill_group(each.pid);"
-  "    for (const worker& each : workers_) {\n      if (each.pid != 0 && !seeded_bug(\"workers outlive the parent\")) kill_group(each.pid);"
+  "    for (const worker& each : workers_) {\n\
+      if (each.pid != 0 && !seeded_bug(\"workers outlive the parent\")) kill_group(each.pid);"
 )
 seed(shared_memory/zygote.hpp
   "    ::kill(-pid, SIGKILL);"

@@ -24,9 +24,9 @@
 
 namespace storms {
 
-/// `--seconds N --window N --kept PERCENT`: one pool under steady load, with kills, big results and, where the library has
-/// them, time-outs. The rate of the last window is at least that share of the first one's. The rate is of rounds of a fixed
-/// mix of calls; the first window begins after a quarter of a window.
+/// `--seconds N --window N --kept PERCENT`: one pool under steady load, with kills, big results and, where the library
+/// has them, time-outs. The rate of the last window is at least that share of the first one's. The rate is of rounds of
+/// a fixed mix of calls; the first window begins after a quarter of a window.
 class soak {
  public:
   explicit soak(const options& wanted)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// storms kills|trees|leaks|soak [--OPTION NUMBER]...: procpool under random kills, and for a long time. Each tool says what
-// it did in its last line, and its exit status is not 0 if something did not hold.
+// storms kills|trees|leaks|soak [--OPTION NUMBER]...: procpool under random kills, and for a long time. Each tool says
+// what it did in its last line, and its exit status is not 0 if something did not hold.
 #include <cstdio>
 #include <cstdlib>
 #include <string_view>

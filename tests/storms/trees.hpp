@@ -67,8 +67,8 @@ struct tree_load {
 /// Process trees, each a pool under load, whose application, zygote or both are killed at a random time: then every
 /// process of the tree ends, soon. `--trees N`, `--seed`, `--longest` (seconds).
 ///
-/// All processes of a tree have inherited the writing end of a pipe, also those that left the tree: its end of file says
-/// that none of them is left.
+/// All processes of a tree have inherited the writing end of a pipe, also those that left the tree: its end of file
+/// says that none of them is left.
 class trees {
  public:
   explicit trees(const options& wanted)
@@ -174,7 +174,7 @@ class trees {
     return ::poll(&waiting, 1, longest_ms_) == 1;
   }
 
-  // ---- the application of a tree -------------------------------------------------------------------------------------
+  // ---- the application of a tree ----------------------------------------------------------------------------------
 
   [[noreturn]] static void live(dice random, const std::string& name, bool families, int orders, int signs) {
     using load = int (*)(int);
@@ -216,7 +216,7 @@ class trees {
     ::_exit(EXIT_SUCCESS);
   }
 
-  // ---- looking at a tree from outside ----------------------------------------------------------------------------------
+  // ---- looking at a tree from outside -----------------------------------------------------------------------------
 
   /// A descriptor of the zygote's process. One pool after the other is made, so for moments there is none.
   int open_zygote(const std::string& name, pid_t root) const {
