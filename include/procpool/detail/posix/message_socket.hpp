@@ -80,7 +80,12 @@ received receive_message(int socket, Message& message, Take take, int flags = MS
   header.msg_iovlen = 1;
   header.msg_control = control;
   header.msg_controllen = sizeof(control);
-  const ssize_t got = retry_on_eintr([&] { return ::recvmsg(socket, &header, flags | MSG_CMSG_CLOEXEC); });
+  const auto receive = [&] {
+    return retry_on_eintr([&] { return ::recvmsg(socket, &header, flags | MSG_CMSG_CLOEXEC); });
+  };
+  ssize_t got = receive();
+  // Told once, and before what is there to be read, if the other end was closed with something unread.
+  if (got < 0 && errno == ECONNRESET) got = receive();
   if (got == 0) return received::closed;
   if (got < 0) return errno == EAGAIN ? received::nothing : received::closed;
   for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr; part = CMSG_NXTHDR(&header, part)) {
