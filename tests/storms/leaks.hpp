@@ -48,13 +48,14 @@ class leaks {
     int ends[2];
     if (::pipe(ends) != 0) std::abort();
     const auto before = support::resources::now();
-    heap_.reserve(cycles_);
-    resident_.reserve(cycles_);
+    // Memory that is there from the start, or the measurement would grow by itself.
+    heap_.assign(cycles_, 1);
+    resident_.assign(cycles_, 1);
     for (std::uint64_t i = 0; i != cycles_ && found_.count() == 0; ++i) {
       cycle(i);
       ::malloc_trim(0);  // what is free but not given back comes and goes
-      heap_.push_back(heap_bytes());
-      resident_.push_back(resident_bytes());
+      heap_[i] = heap_bytes();
+      resident_[i] = resident_bytes();
       done_ = i;
       guard_.alive();
     }
@@ -137,11 +138,16 @@ class leaks {
     const auto all = ::mallinfo2();
     return static_cast<double>(all.uordblks + all.hblkhd);
   }
+  /// Counted page by page: the kernel's running counts (statm) are not exact.
   static double resident_bytes() {
-    std::ifstream file("/proc/self/statm");
-    double pages = 0;
-    file >> pages >> pages;
-    return pages * static_cast<double>(::sysconf(_SC_PAGESIZE));
+    std::ifstream file("/proc/self/smaps_rollup");
+    for (std::string word; file >> word;) {
+      if (word != "Rss:") continue;
+      double kilobytes = 0;
+      file >> kilobytes;
+      return 1024 * kilobytes;
+    }
+    std::abort();
   }
 
   /// Of the line with the least squares through the second half.
