@@ -5,6 +5,7 @@
 #include <procpool/error.hpp>
 #include <procpool/future.hpp>
 #include <procpool/fwd.hpp>
+#include <procpool/hardening.hpp>
 #include <procpool/lazy_results.hpp>
 #include <procpool/options.hpp>
 #include <procpool/outcome.hpp>
