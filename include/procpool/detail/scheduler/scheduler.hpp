@@ -26,6 +26,7 @@
 #include <procpool/detail/scheduler/collecting_role.hpp>
 #include <procpool/detail/scheduler/crew.hpp>
 #include <procpool/detail/scheduler/leftovers.hpp>
+#include <procpool/detail/scheduler/reply_batch.hpp>
 #include <procpool/detail/scheduler/task_table.hpp>
 #include <procpool/detail/scheduler/visitors.hpp>
 #include <procpool/detail/scheduler/watchdog.hpp>
@@ -176,7 +177,6 @@ class scheduler final : public engine {
 
   static constexpr auto unkillable_after = std::chrono::milliseconds(500);
   static constexpr auto backstop = std::chrono::milliseconds(100);  ///< a look at the lanes, should a ring or a wake-up be lost
-  static constexpr std::size_t batch = 256;  ///< replies that are read between two times under the mutex
 
   /// While it lives the lanes stay: finish() waits for it.
   class visit {
@@ -327,61 +327,34 @@ class scheduler final : public engine {
     return any;
   }
 
-  struct pending_element {
-    job* target;
-    std::size_t element;
-  };
-
   bool collect(std::size_t i) noexcept {
-    pending_element pending[batch];
-    std::uint64_t settled;
-    std::size_t count;
-    worker_record::sentence under;
+    typename Workers::port* port;  // stays while this thread collects
+    std::optional<reply_batch<typename Workers::port>> replies;
     {
       const std::lock_guard lock(mutex_);
       if (finished_) return false;
       if (crew_.notice_ready(i)) changed_.notify_all();
-      const auto& lane = workers_.at(i);
-      if (!crew_[i].alive() || crew_[i].malformed || lane.empty()) return false;
-      settled = lane.settled();
-      const auto published = lane.published(settled, lane.last());
+      port = &workers_.at(i);
+      if (!crew_[i].alive() || crew_[i].malformed || port->empty()) return false;
+      const auto published = port->published(port->settled(), port->last());
       if (!published) {
         crew_.distrust(i);
         return false;
       }
-      count = static_cast<std::size_t>(std::min<std::uint64_t>(*published - settled, batch));
-      if (count == 0) return false;
-      list_pending(lane, settled, count, pending);
-      under = crew_[i].under;  // whoever is sentenced later has not published yet
+      replies.emplace(*port, port->settled(), *published, crew_[i].under);
+      if (replies->empty()) return false;
     }
-    auto& port = workers_.at(i);
-    // The jobs stay: their chunks are in the port until they are settled below.
-    std::size_t values = 0;
-    std::size_t read = 0;
-    bool failures = false;
-    for (; read != count; ++read) {
-      const auto answer = port.next_reply(settled + 1 + read);
-      if (!answer) break;
-      byte_reader bytes(answer->data, answer->size, &port.inbox());
-      reply how{answer->kind, &bytes, answer->stable, nullptr};
-      if (under.overrules && under.number == settled + 1 + read)
-        how.error = error_of(*pending[read].target, pending[read].element, under.why, {});
-      if (pending[read].target->settle(pending[read].element, how)) {
-        ++values;
-      } else if (pending[read].target->stop_on_failure) {
-        failures = true;
-      }
-    }
+    replies->read(*port);
     leftovers done;
     {
       const std::lock_guard lock(mutex_);
-      port.settle(settled + read, done.through);
-      table_.completed += values;
-      table_.failed += read - values;
-      crew_[i].completed += values;
-      crew_.lift_sentence(i, settled + read);
-      if (read != count) crew_.distrust(i);
-      if (failures)
+      port->settle(replies->settled(), done.through);
+      table_.completed += replies->values();
+      table_.failed += replies->failures();
+      crew_[i].completed += replies->values();
+      crew_.lift_sentence(i, replies->settled());
+      if (replies->malformed()) crew_.distrust(i);
+      if (replies->stops_job())
         table_.withdraw([](const chunk& each) { return each.target->skips(each.first); }, end_cause::skipped, done);
       crew_.retire_if_due(i);
       table_.dispatch(done);
@@ -389,20 +362,9 @@ class scheduler final : public engine {
       look_by(table_.take_soonest_expiry(), done);
       notify_progress();
     }
-    port.taken(settled + read);
+    port->taken(replies->settled());
     finish_up(done);
-    return read != 0;
-  }
-
-  static void list_pending(const typename Workers::port& port, std::uint64_t settled, std::size_t count,
-                           pending_element* to) noexcept {
-    std::size_t listed = 0;
-    port.for_each_posted([&](const chunk& each, std::uint64_t first) {
-      while (listed != count && settled + 1 + listed < first + each.count) {
-        const auto offset = static_cast<std::size_t>(settled + 1 + listed - first);
-        to[listed++] = {each.target.get(), each.first + offset};
-      }
-    });
+    return replies->any();
   }
 
   /// Under mutex_: whoever waits for elements to end, or for room in the queue, looks again.
