@@ -118,13 +118,16 @@ class crew {
     if (records_[i].under.number <= settled) records_[i].under = {};
   }
 
-  /// If the worker has run all that it may: it leaves in good order.
-  void retire_if_due(std::size_t i) {
+  /// If the worker has run all that it may, or has grown too large, it leaves in good order: true, once. What is posted
+  /// to it and has not started it will not start.
+  bool retire_if_due(std::size_t i) {
     const auto& port = workers_.at(i);
-    if (max_tasks_per_child_ != 0 && records_[i].now == phase::ready &&
-        port.settled() - records_[i].first_number == max_tasks_per_child_) {
-      send_away(i);
-    }
+    if (records_[i].now != phase::ready) return false;
+    const bool through =
+        max_tasks_per_child_ != 0 && port.settled() - records_[i].first_number == max_tasks_per_child_;
+    if (!through && !port.outgrown()) return false;
+    send_away(i);
+    return true;
   }
 
   void started(std::size_t i, pid_t pid) noexcept {

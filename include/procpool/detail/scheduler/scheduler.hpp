@@ -356,7 +356,7 @@ class scheduler final : public engine {
       if (replies->malformed()) crew_.distrust(i);
       if (replies->stops_job())
         table_.withdraw([](const chunk& each) { return each.target->skips(each.first); }, end_cause::skipped, done);
-      crew_.retire_if_due(i);
+      if (crew_.retire_if_due(i)) table_.recall(i, port->claimed(), done);
       table_.dispatch(done);
       table_.balance(done);
       look_by(table_.take_soonest_expiry(), done);

@@ -48,6 +48,7 @@ concept worker_port =
       port.next_reply(number);
       port.taken(number);
       { seen.initialized() } -> std::same_as<bool>;
+      { seen.outgrown() } -> std::same_as<bool>;
       { seen.left() } -> std::same_as<bool>;
       { seen.failure() } -> std::same_as<std::string>;
       { seen.busy(std::chrono::steady_clock::now()) } -> std::same_as<std::chrono::nanoseconds>;

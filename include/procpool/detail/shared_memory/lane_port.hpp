@@ -196,8 +196,11 @@ class lane_port {
   /// Whether the worker's initializer has ended well.
   bool initialized() const noexcept {
     const worker_state now = state();
-    return now == worker_state::ready || now == worker_state::leaving || now == worker_state::left;
+    return now == worker_state::ready || now == worker_state::outgrown || now == worker_state::leaving ||
+           now == worker_state::left;
   }
+  /// Whether it has grown too large, and starts nothing more.
+  bool outgrown() const noexcept { return state() == worker_state::outgrown; }
   /// Whether the worker has left in good order.
   bool left() const noexcept { return state() == worker_state::left; }
 

@@ -76,6 +76,7 @@ enum class worker_state : std::uint32_t {
   failed = 2,   ///< the initializer threw
   leaving = 3,  ///< the finalizer runs
   left = 4,     ///< left in good order
+  outgrown = 5, ///< has grown beyond max_memory_per_child: it claims nothing more, and waits for `leave`
 };
 
 enum class sleeping_for : std::uint32_t {

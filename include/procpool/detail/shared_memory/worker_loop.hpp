@@ -17,6 +17,7 @@
 #include <procpool/detail/codec/code_map.hpp>
 #include <procpool/detail/codec/exception_codec.hpp>
 #include <procpool/detail/job.hpp>
+#include <procpool/detail/posix/growth_meter.hpp>
 #include <procpool/detail/posix/spin.hpp>
 #include <procpool/detail/shared_memory/attachments.hpp>
 #include <procpool/detail/shared_memory/doorbell.hpp>
@@ -33,11 +34,12 @@ namespace procpool::detail {
 class worker_loop {
  public:
   worker_loop(const request_half& requests, reply_half& replies, std::size_t arena_bytes, int socket,
-              const doorbell& bell)
+              const doorbell& bell, growth_meter growth = growth_meter(0))
       : requests_(requests),
         replies_(replies),
         socket_(socket),
         bell_(bell),
+        growth_(std::move(growth)),
         inbox_(socket),
         next_slot_(requests.first_slot),
         published_(requests.before_first),
@@ -57,6 +59,7 @@ class worker_loop {
       if (protocol::begins(requests_, next_slot_, number)) begin_chunk(number);
       run_element(number);
       inbox_.discard(number);
+      if (outgrown_) return wait_to_leave();
     }
   }
 
@@ -96,6 +99,11 @@ class worker_loop {
     }
   }
 
+  void wait_to_leave() {
+    idle();
+    sleep_until([&] { return protocol::told_to_leave(requests_); }, sleeping_for::work);
+  }
+
   /// Looks for a while, as a sleep costs some hundred times what a look costs, then sleeps until the parent wakes it.
   template <class Condition>
   void sleep_until(Condition condition, sleeping_for what) {
@@ -113,7 +121,10 @@ class worker_loop {
   void say_again(sleeping_for what) noexcept {
     replies_.claimed.store(what == sleeping_for::room ? published_ + 1 : published_, std::memory_order_relaxed);
     replies_.published.store(published_, std::memory_order_release);
-    replies_.state.store(worker_state::ready, std::memory_order_release);
+    say_state();
+  }
+  void say_state() noexcept {
+    replies_.state.store(outgrown_ ? worker_state::outgrown : worker_state::ready, std::memory_order_release);
   }
 
   // ---- running ---------------------------------------------------------------------------------------------------
@@ -147,6 +158,10 @@ class worker_loop {
         failed_job_ = job_;
         failed_element_ = element;
       }
+    }
+    if (growth_.past_limit()) {
+      outgrown_ = true;  // the parent sees it when it sees that this element has ended
+      say_state();
     }
     publish(number, kind);
   }
@@ -231,6 +246,8 @@ class worker_loop {
   reply_half& replies_;
   int socket_;
   const doorbell& bell_;
+  const growth_meter growth_;
+  bool outgrown_ = false;
   attachment_inbox inbox_;
 
   // The chunk that is being run.

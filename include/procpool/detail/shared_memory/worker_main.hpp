@@ -15,9 +15,11 @@
 #include <exception>
 #include <functional>
 #include <string>
+#include <utility>
 
 #include <procpool/detail/engine_setup.hpp>
 #include <procpool/detail/forced_unwind.hpp>
+#include <procpool/detail/posix/growth_meter.hpp>
 #include <procpool/detail/posix/process.hpp>
 #include <procpool/detail/posix/unique_fd.hpp>
 #include <procpool/detail/shared_memory/doorbell.hpp>
@@ -122,10 +124,12 @@ PROCPOOL_CATCHES_FORCED_UNWIND inline void finalize(const std::function<void()>&
 }
 
 inline void serve(const worker_plan& plan, const request_half& requests, reply_half& replies, int socket) {
+  growth_meter growth(plan.setup.max_memory_per_child);
   const bool initialized = initialize(plan.setup.initializer, replies);
   flush_standard_streams();
   if (!initialized) ::_exit(EXIT_FAILURE);
-  worker_loop loop(requests, replies, plan.region.layout().arena_bytes, socket, plan.bell);
+  growth.start();
+  worker_loop loop(requests, replies, plan.region.layout().arena_bytes, socket, plan.bell, std::move(growth));
   replies.state.store(worker_state::ready, std::memory_order_release);
   loop.announce();
   loop.run();
