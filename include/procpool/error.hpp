@@ -5,9 +5,14 @@
 
 #include <chrono>
 #include <cstddef>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
+
+#include <procpool/detail/crash_report.hpp>
+#include <procpool/detail/posix/symbols.hpp>
 
 namespace procpool {
 
@@ -32,22 +37,33 @@ class worker_crashed final : public error {
   int signal() const noexcept { return signal_; }
   /// Its exit status; -1 if a signal ended it.
   int exit_status() const noexcept { return exit_status_; }
+  /// The address that it must not have used, or where it must not have been, if the kernel ended it for that
+  /// (`sigaction(2)`, si_addr); else null, which it also is for a null pointer.
+  void* fault_address() const noexcept { return report_ ? report_->fault_address : nullptr; }
+  /// Where it was, innermost first: "parse(int)+0x1d (program)". Empty if its end left no trace, as by SIGKILL and exit.
+  /// Names are looked up here, in the program's file: it must not have been replaced or stripped meanwhile.
+  std::vector<std::string> backtrace() const {
+    return report_ ? detail::describe_frames(report_->frames) : std::vector<std::string>{};
+  }
   /// The most memory it held resident, in bytes, as the kernel accounted it (`getrusage(2)`, ru_maxrss).
   std::size_t max_resident_bytes() const noexcept { return max_resident_bytes_; }
 
  private:
-  worker_crashed(const std::string& what, pid_t pid, int signal, int exit_status, std::size_t max_resident_bytes)
+  worker_crashed(const std::string& what, pid_t pid, int signal, int exit_status, std::size_t max_resident_bytes,
+                 std::shared_ptr<const detail::crash_report> report = {})
       : error(what),
         pid_(pid),
         signal_(signal),
         exit_status_(exit_status),
-        max_resident_bytes_(max_resident_bytes) {}
+        max_resident_bytes_(max_resident_bytes),
+        report_(std::move(report)) {}
   friend struct detail::error_access;
 
   pid_t pid_;
   int signal_;
   int exit_status_;
   std::size_t max_resident_bytes_;
+  std::shared_ptr<const detail::crash_report> report_;
 };
 
 /// The task ran past its `timeout`.

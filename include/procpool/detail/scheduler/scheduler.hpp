@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/crash_report.hpp>
 #include <procpool/detail/engine.hpp>
 #include <procpool/detail/engine_setup.hpp>
 #include <procpool/detail/job.hpp>
@@ -440,16 +441,18 @@ class scheduler final : public engine {
   void lose_started(std::size_t i, const worker_end& end, leftovers& done) {
     std::vector<lost_element> lost;
     std::string because;
+    std::shared_ptr<const crash_report> report;
     {
       const std::lock_guard lock(mutex_);
       if (!crew_[i].alive()) return;
       lost = table_.take_started(i, done);
       because = crew_[i].killed_because;
+      if (!lost.empty()) report = std::make_shared<const crash_report>(workers_.at(i).report());
     }
     for (auto& [what, why] : lost) {
       reply how;
       how.error = why ? error_of(*what.target, what.first, *why, {})
-                      : std::make_exception_ptr(end.error(what.target->place(what.first), because));
+                      : std::make_exception_ptr(end.error(what.target->place(what.first), because, report));
       what.target->settle(what.first, how);
     }
   }

@@ -7,8 +7,11 @@
 
 #include <cstddef>
 #include <cstring>
+#include <memory>
 #include <string>
+#include <utility>
 
+#include <procpool/detail/crash_report.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
@@ -32,14 +35,16 @@ struct worker_end {
     return text;
   }
 
-  /// `killed_because`: why the pool killed it; empty if it did not.
-  worker_crashed error(const std::string& place, const std::string& killed_because) const {
+  /// `killed_because`: why the pool killed it; empty if it did not. `report`: what it wrote down, if it did.
+  worker_crashed error(const std::string& place, const std::string& killed_because,
+                       std::shared_ptr<const crash_report> report) const {
     std::string text = place + ": " + this->text();
     if (signal() == SIGKILL) {
       text +=
           killed_because.empty() ? ", not sent by the pool (the OOM killer?)" : ", sent by the pool: " + killed_because;
     }
-    return make_error<worker_crashed>(text, pid, signal(), exit_status(), max_resident_bytes);
+    if (report && report->signal != signal()) report.reset();  // it did not end as it said
+    return make_error<worker_crashed>(text, pid, signal(), exit_status(), max_resident_bytes, std::move(report));
   }
 };
 

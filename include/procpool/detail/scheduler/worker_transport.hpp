@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/crash_report.hpp>
 #include <procpool/detail/deadline.hpp>
 #include <procpool/detail/job.hpp>
 
@@ -51,6 +52,7 @@ concept worker_port =
       { seen.outgrown() } -> std::same_as<bool>;
       { seen.left() } -> std::same_as<bool>;
       { seen.failure() } -> std::same_as<std::string>;
+      { seen.report() } -> std::same_as<crash_report>;
       { seen.busy(std::chrono::steady_clock::now()) } -> std::same_as<std::chrono::nanoseconds>;
       port.set_sleeping(std::uint32_t{});
     };

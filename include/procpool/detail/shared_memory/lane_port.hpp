@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/crash_report.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/posix/descriptor_registry.hpp>
 #include <procpool/detail/scheduler/worker_transport.hpp>
@@ -272,6 +273,20 @@ class lane_port {
     const std::uint64_t said = std::atomic_ref(replies_.failure_size).load(std::memory_order_relaxed);  // once
     const std::size_t size = std::min<std::uint64_t>(said, failure_text);
     return std::string(replies_.failure, size);
+  }
+
+  /// What the worker said of the signal that it died of. Only once it is gone.
+  crash_report report() const {
+    const crash_record& record = replies_.crash;
+    crash_report all;
+    all.signal = static_cast<int>(record.signal.load(std::memory_order_acquire));
+    if (all.signal == 0) return all;
+    all.fault_address = reinterpret_cast<void*>(record.address.load(std::memory_order_relaxed));
+    const std::uint32_t count = std::min(crash_record::most_frames, record.frame_count.load(std::memory_order_acquire));
+    for (std::uint32_t i = 0; i != count; ++i) {
+      all.frames.push_back(reinterpret_cast<void*>(record.frames[i].load(std::memory_order_relaxed)));
+    }
+    return all;
   }
 
   /// How long the worker has run tasks, by its own account.

@@ -97,6 +97,16 @@ struct reply_header {
 };
 static_assert(sizeof(reply_header) == 32);
 
+/// What the worker says of the fatal signal that it is about to die of.
+struct crash_record {
+  static constexpr std::uint32_t most_frames = 64;
+
+  std::atomic<std::uint32_t> signal;       ///< 0: there is no report; written when `address` and the first frame are there
+  std::atomic<std::uint32_t> frame_count;  ///< of `frames` that are there
+  std::atomic<std::uint64_t> address;      ///< that it must not have used; 0 if that was not it
+  std::atomic<std::uint64_t> frames[most_frames];  ///< where it was, then where that was called from, and so on
+};
+
 /// Written by the worker only (and by the parent while the lane has none).
 struct reply_half {
   alignas(cache_line) std::atomic<std::uint64_t> published;  ///< the highest number whose reply is there
@@ -110,6 +120,7 @@ struct reply_half {
   std::atomic<std::uint64_t> busy_since;  ///< CLOCK_MONOTONIC in ns since when it is busy; 0 while it is idle
   std::uint64_t failure_size;             ///< of the text below
   char failure[failure_text];             ///< why the initializer failed
+  crash_record crash;
 
   alignas(payload_alignment) std::byte ring[ring_bytes];
 };

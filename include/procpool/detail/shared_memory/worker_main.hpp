@@ -22,6 +22,7 @@
 #include <procpool/detail/posix/growth_meter.hpp>
 #include <procpool/detail/posix/process.hpp>
 #include <procpool/detail/posix/unique_fd.hpp>
+#include <procpool/detail/shared_memory/crash_handler.hpp>
 #include <procpool/detail/shared_memory/doorbell.hpp>
 #include <procpool/detail/shared_memory/layout.hpp>
 #include <procpool/detail/shared_memory/region.hpp>
@@ -160,6 +161,7 @@ inline void serve(const worker_plan& plan, const request_half& requests, reply_h
   ::on_exit(leave_at_exit, nullptr);
   std::at_quick_exit(leave_at_quick_exit);
   reset_signals();
+  install_crash_handler(replies.crash);
   try {
     serve(plan, requests, replies, socket);
   } catch (...) {
