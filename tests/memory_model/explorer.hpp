@@ -40,14 +40,17 @@ class state_hash {
 struct exploration {
   std::size_t states = 0;
   std::size_t transitions = 0;
-  double schedules = 0;  ///< ways through them, without going in circles
+  std::size_t sleeps = 0;  ///< in a futex
+  std::size_t wakes = 0;   ///< of one that slept
+  std::size_t rings = 0;   ///< that were heard
+  double schedules = 0;    ///< ways through the states, without going in circles
   const char* violation = nullptr;
   std::string trace;  ///< how it came to that
 };
 
 /// `World` says what the two processes do:
 ///   worker_state, parent_state, common_state   what they keep between steps, and what is noted of both; plain bytes
-///   worker(worker_state&), parent(…)           one step; false: that was the last. They keep nothing but in these states
+///   worker(worker_state&), parent(…)           one step, which keeps nothing but there; false: it was the last
 ///   verdict(common)                            what is wrong when nobody can go on; null: nothing
 ///   common                                     where the explorer puts a pointer to the common state
 template <class World>
@@ -241,6 +244,7 @@ class explorer : machine {
         say("sleep ", next.word, interrupted);
         if (!interrupted && at.words.load(i, next.word, std::memory_order_relaxed, which) == next.value) {
           process.next.what = kind::sleeping;
+          ++found_.sleeps;
           return;
         }
         process.push(0);
@@ -249,7 +253,10 @@ class explorer : machine {
       case kind::wake:
         at.words.fence(i, std::memory_order_seq_cst);
         say("wake ", next.word, other.what == kind::sleeping);
-        if (other.what == kind::sleeping && other.word == next.word) other.what = kind::woken;
+        if (other.what == kind::sleeping && other.word == next.word) {
+          other.what = kind::woken;
+          ++found_.wakes;
+        }
         process.push(0);
         break;
       case kind::ring:
@@ -259,6 +266,7 @@ class explorer : machine {
         break;
       case kind::await_ring:
         at.rings = 0;
+        ++found_.rings;
         say("heard ring ", 0, 0);
         process.push(0);
         break;
@@ -294,7 +302,7 @@ class explorer : machine {
   }
 
   /// The library's fences are not what they are expected to be.
-  bool weaker_fence() const { return weaker.order == std::memory_order_acq_rel; }
+  bool weaker_fence() const { return weaker.omitted || weaker.order == std::memory_order_acq_rel; }
 
   template <class Kept, class Step>
   end_of_step attempt(Kept& kept, Step step) {

@@ -30,6 +30,7 @@ struct lane_requests {
   atomic_word<std::uint32_t> wake{1};
   atomic_word<std::uint32_t> leave{2};
   atomic_word<std::uint32_t> sleeping{3};
+  atomic_word<std::uint64_t> stop{13};
   atomic_word<std::uint64_t> taken{4};
   atomic_word<std::uint64_t> taken_bytes{5};
   lane_slot slots[lane_slots]{lane_slot{atomic_word<std::uint64_t>(6)}, lane_slot{atomic_word<std::uint64_t>(7)},
@@ -40,6 +41,8 @@ struct lane_replies {
   atomic_word<std::uint64_t> published{10};
   atomic_word<std::uint64_t> claimed{11};
   atomic_word<sleeping_for> asleep{12};
+  atomic_word<std::uint64_t> timed{14};
+  atomic_word<std::uint64_t> timed_since{15};
 };
 
 inline void fence(const lane_requests&, const std::source_location& where = std::source_location::current()) noexcept {
@@ -60,6 +63,7 @@ struct lane_bounds {
   std::uint8_t replies = 3;        ///< that the reply ring holds
   std::uint8_t blocks = 0;         ///< that the arena holds; 0: results are small
   std::uint8_t interruptions = 0;  ///< of the worker's sleeps, by signals
+  bool watches = false;            ///< looks when elements started, has them stop, wakes the worker for nothing
   bool takes_back = true;
   bool worker_sleeps = true;
   bool parent_sleeps = true;
@@ -104,6 +108,7 @@ class lane_world {
           me.now = doing::deciding;
           break;
         }
+        protocol::say_again(replies_, me.published, me.published);
         protocol::sleep_unless(requests_, replies_, sleeping_for::work, wanted);
         me.now = doing::deciding;
         break;
@@ -113,6 +118,7 @@ class lane_world {
         break;
       case doing::claiming:
         me.now = protocol::claim(requests_, replies_, number) ? doing::beginning : doing::looking;
+        seen.stepped_back |= me.now == doing::looking;
         break;
       case doing::beginning:
         if (protocol::begins(requests_, me.next_slot, number)) {
@@ -122,17 +128,22 @@ class lane_world {
           me.element = described / lane_chunks;
           me.place = described % lane_chunks;
         }
-        if (machine::running->read(arguments(me.place)) != me.element)
-          machine::running->violate("an element is run with the arguments of another");
+        check(machine::running->read(arguments(me.place)) == me.element,
+              "an element is run with the arguments of another");
+        if (bounds_.watches) protocol::start(replies_, number, number);
         runs(static_cast<std::uint8_t>(me.element + number - me.first));
+        if (bounds_.watches && look(requests_.stop) == number)
+          stops(static_cast<std::uint8_t>(me.element + number - me.first));
         me.now = fits() ? doing::replying : doing::making_room;
         break;
       case doing::making_room:
+        seen.no_room = true;
         if (!bounds_.worker_sleeps) {
           if (!fits()) spin(requests_.taken_bytes, requests_.taken_bytes);
           if (fits()) me.now = doing::replying;
           break;
         }
+        protocol::say_again(replies_, number, me.published);
         protocol::sleep_unless(requests_, replies_, sleeping_for::room, fits);
         if (fits()) me.now = doing::replying;
         break;
@@ -168,6 +179,9 @@ class lane_world {
     posting_two,
     taking_back_last,
     taking_back_waiting,
+    watching,
+    condemning,
+    ticking,
     collecting,
     falling_asleep,
     awake,
@@ -193,6 +207,7 @@ class lane_world {
     std::uint8_t chunks = 0;  ///< posted in all, without those taken back; the next one's slot and place
     std::uint8_t turn = 0;
     std::uint8_t to_wake = 0;
+    std::uint8_t under = 0;  ///< the number that is asked to stop, and ends the lane until it has ended
     std::uint8_t left = 0;
     std::array<posted_element, most_elements> posted{};  ///< by number
   };
@@ -211,13 +226,27 @@ class lane_world {
         post(me, 2);
         break;
       case step::taking_back_last:
-        take_back(me, static_cast<std::uint8_t>(me.last - 1));
+        take_back(me, std::max(static_cast<std::uint8_t>(me.last - 1), me.under));
         break;
       case step::taking_back_waiting: {
         const auto claimed = static_cast<std::uint8_t>(protocol::claimed(replies_));
-        take_back(me, std::clamp(claimed, me.settled, me.last));
+        take_back(me, std::clamp(claimed, std::max(me.settled, me.under), me.last));
         break;
       }
+      case step::watching: {
+        // As lane_port::started(); a number is its own time here.
+        const auto number = static_cast<std::uint8_t>(protocol::timed(replies_));
+        check(look(replies_.timed_since) >= number, "an element is said to have started before it did");
+        me.now = step::choosing;
+        break;
+      }
+      case step::condemning:
+        condemn(me);
+        break;
+      case step::ticking:
+        protocol::wake_in_any_case(requests_);
+        me.now = step::choosing;
+        break;
       case step::collecting:
         collect(me);
         break;
@@ -254,11 +283,23 @@ class lane_world {
     std::uint8_t run = 0;
     std::uint8_t taken_back = 0;
     std::uint8_t settled = 0;
+    std::uint8_t condemned = 0;
     std::uint8_t worker_left = 0;
     std::uint8_t parent_done = 0;
   };
 
   common_state* common = nullptr;
+
+  /// What has come about in some schedule.
+  struct happenings {
+    bool stepped_back = false;  ///< the worker, from a number that it had claimed
+    bool restored = false;      ///< the limit, as the worker had claimed what was to be taken back
+    bool taken_back = false;
+    bool posted_again = false;  ///< a number whose element was taken back
+    bool no_room = false;       ///< for a reply
+    bool stopped = false;       ///< an element saw that it was to stop
+  };
+  happenings seen;
 
   static const char* verdict(const common_state& all) {
     if (all.parent_done == 0) return "the parent sleeps for ever";
@@ -271,17 +312,21 @@ class lane_world {
   // ---- the parent's steps ----------------------------------------------------------------------------------------
 
   void choose(parent_state& me) {
-    std::array<step, 8> ways{};
+    std::array<step, 12> ways{};
     std::uint8_t count = 0;
     const auto possible = [&](step what, bool whether) {
       if (whether) ways[count++] = what;
     };
     const bool more = me.operations != bounds_.operations;
-    const bool room = me.last == me.settled || me.chunks - me.posted[me.settled + 1U].chunk < int{lane_chunks};
+    const bool room =
+        me.under == 0 && (me.last == me.settled || me.chunks - me.posted[me.settled + 1U].chunk < int{lane_chunks});
     possible(step::posting_one, more && room && me.elements + 1 <= bounds_.elements);
     possible(step::posting_two, more && room && me.elements + 2 <= bounds_.elements);
     possible(step::taking_back_last, more && bounds_.takes_back && me.last > me.settled);
     possible(step::taking_back_waiting, more && bounds_.takes_back && me.last > me.settled + 1);
+    possible(step::watching, more && bounds_.watches && me.last > me.settled);
+    possible(step::condemning, more && bounds_.watches && me.last > me.settled && me.under == 0);
+    possible(step::ticking, more && bounds_.watches && bounds_.worker_sleeps);
     possible(step::collecting, more && me.last > me.settled);
     possible(step::falling_asleep, more && bounds_.parent_sleeps && me.last > me.settled && me.to_wake == 0);
     possible(step::waking, me.to_wake != 0);
@@ -309,13 +354,20 @@ class lane_world {
     ++me.chunks;
     me.elements = static_cast<std::uint8_t>(me.elements + count);
     me.last = static_cast<std::uint8_t>(me.last + count);
+    seen.posted_again |= common->taken_back != 0;
     protocol::allow(requests_, me.last);
     me.to_wake = bounds_.worker_sleeps;
     me.now = step::choosing;
   }
 
-  void take_back(parent_state& me, std::uint8_t keep) {
-    if (keep < me.last && protocol::take_back(requests_, replies_, keep, me.last)) {
+  bool take_back(parent_state& me, std::uint8_t keep) {
+    me.to_wake = bounds_.worker_sleeps;
+    me.now = step::choosing;
+    if (keep >= me.last) return true;
+    const bool taken = protocol::take_back(requests_, replies_, keep, me.last);
+    seen.restored |= !taken;
+    seen.taken_back |= taken;
+    if (taken) {
       const posted_element lowest = me.posted[keep + 1U];
       me.chunks = static_cast<std::uint8_t>(lowest.first == keep + 1 ? lowest.chunk : lowest.chunk + 1);
       for (; me.last != keep; --me.last) {
@@ -323,13 +375,27 @@ class lane_world {
         me.posted[me.last] = {};
       }
     }
-    me.to_wake = bounds_.worker_sleeps;
+    return taken;
+  }
+
+  /// As watchdog::condemn(): the limit comes first, so that nothing can start behind what is to stop.
+  void condemn(parent_state& me) {
+    const auto running = [&] {
+      const auto number = std::clamp(static_cast<std::uint8_t>(protocol::claimed(replies_)), me.settled, me.last);
+      return number == me.settled || protocol::published(replies_) >= number ? std::uint8_t{0} : number;
+    };
     me.now = step::choosing;
+    const std::uint8_t number = running();
+    if (number == 0 || !take_back(me, number) || running() != number) return;
+    me.under = number;
+    note(common->condemned, bit(me.posted[number].element));
+    protocol::ask_to_stop(requests_, number);
   }
 
   void collect(parent_state& me) {
-    const auto published = static_cast<std::uint8_t>(protocol::published(replies_));
-    if (published > me.last) machine::running->violate("a number is published that is not posted");
+    const auto believed = protocol::published(replies_, me.settled, me.last);
+    check(believed.has_value(), "the worker is not believed");
+    const auto published = static_cast<std::uint8_t>(believed.value_or(me.settled));
     const bool any = me.settled < published;
     while (me.settled < published) {
       ++me.settled;
@@ -339,6 +405,7 @@ class lane_world {
         machine::running->violate("an element is settled with the reply to another");
       settles(element);
     }
+    if (me.under <= me.settled) me.under = 0;
     if (any) {
       protocol::take(requests_, me.settled, me.settled);
       protocol::wake(requests_, replies_, sleeping_for::room);
@@ -380,6 +447,12 @@ class lane_world {
   static void note(std::uint8_t& where, std::uint8_t bits = 1) {
     machine::running->once([&] { return where = static_cast<std::uint8_t>(where | bits); });
   }
+  /// What the library looks at without an order.
+  template <class Word>
+  static std::uint8_t look(const Word& word) {
+    return machine::running->perform(
+        {kind::load, word.index(), 0, static_cast<std::uint8_t>(std::memory_order_relaxed), 0}, {});
+  }
   template <class First, class Second>
   static void spin(const First& first, const Second& second) {
     machine::running->perform({kind::spin, first.index(), second.index(), 0, 0}, {});
@@ -405,7 +478,15 @@ class lane_world {
   void takes(std::uint8_t element) {
     machine::running->once([&] {
       check((common->run & bit(element)) == 0, "an element is taken back that was run");
+      check((common->condemned & bit(element)) == 0, "an element is taken back that was asked to stop");
       return common->taken_back = static_cast<std::uint8_t>(common->taken_back | bit(element));
+    });
+  }
+  void stops(std::uint8_t element) {
+    machine::running->once([&] {
+      check((common->condemned & bit(element)) != 0, "an element stops that was not asked to");
+      seen.stopped = true;
+      return 0;
     });
   }
   void settles(std::uint8_t element) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
-// Runs the code of two processes step by step. A step of a process is a plain function; each time it comes to an operation
-// that can have several outcomes, or whose place among those of the other process matters, it is left (by longjmp), and
-// once the explorer has decided it is run again from its beginning, with what its operations gave so far. So a state is a
-// plain value, and a process in the middle of a function can be copied and gone on with in many ways.
+// Runs the code of two processes step by step. A step of a process is a plain function; each time it comes to an
+// operation that can have several outcomes, or whose place among those of the other process matters, it is left (by
+// longjmp), and once the explorer has decided it is run again from its beginning, with what its operations gave so far.
+// So a state is a plain value, and a process in the middle of a function can be copied and gone on with in many ways.
 #pragma once
 
 #include <array>
@@ -62,10 +62,11 @@ struct site {
   const char* file = "";
 };
 
-/// A site whose order is to be another. Line 0: none.
+/// A site whose order is to be another, or that is to be left out. Line 0: none.
 struct weakening {
   unsigned line = 0;
   std::memory_order order{};
+  bool omitted = false;
 };
 
 struct process_state {
@@ -102,8 +103,11 @@ class machine {
     next.line = static_cast<std::uint16_t>(where.line());
     if (cursor_ != process_->results) return process_->result[cursor_++];
     note(next, where);
-    if (weaker.line != 0 && where.line() == weaker.line) next.order = static_cast<std::uint8_t>(weaker.order);
-    if (next.what == kind::load && read_fenced(next.word) && process_->fenced == 0)
+    if (weaker.line != 0 && where.line() == weaker.line) {
+      if (weaker.omitted) return done(0);
+      next.order = static_cast<std::uint8_t>(weaker.order);
+    }
+    if (next.what == kind::load && read_fenced(next.word) && process_->fenced == 0 && weaker.line == 0)
       outgrown("a word is read without a fence before");
     if (scheduled(next)) {
       process_->next = next;
@@ -167,8 +171,8 @@ class machine {
     return step() ? end_of_step::ended : end_of_step::finished;
   }
 
-  /// Stores that are not sequentially consistent need no schedule: one that is made early can still be read late. Nor do
-  /// fences that order nothing but what their own process does.
+  /// Stores that are not sequentially consistent need no schedule: one that is made early can still be read late.
+  /// Nor do fences that order nothing but what their own process does.
   static bool scheduled(const operation& next) {
     switch (next.what) {
       case kind::store:

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: BSL-1.0
-// Memory as C++ sees it, for two processes: not one value for each word, but the stores that were made to it, of which a
-// process may still read any that is not older than what it knows of. A store that becomes visible late, or two that do
-// so out of order, is here a load that reads an old one.
+// Memory as C++ sees it, for two processes: not one value for each word, but the stores that were made to it, of which
+// a process may still read any that is not older than what it knows of. A store that becomes visible late, or two that
+// do so out of order, is here a load that reads an old one.
 //
-// Covered: per-location coherence; relaxed, release, acquire and sequentially consistent accesses; fences; release
-// sequences; data races on plain bytes, which stand for torn and stale reads. What x86 and arm64 do is within it, but for
-// one thing: a load that takes effect after a later store of its own process (load buffering). Where that could harm,
-// bytes are written again that were read before, it shows as a data race all the same.
+// Covered: coherence of each word; relaxed, release, acquire and sequentially consistent accesses; fences; release
+// sequences; data races on plain bytes, which stand for torn and stale reads. That takes in what x86 and arm64 do, but
+// for a load that takes effect after a later store of its own process (load buffering), and the one order of
+// sequentially consistent operations is taken to agree with what happens before what, as in C++11. Where load
+// buffering could harm, bytes are written again that were read before, and that shows as a data race all the same.
 //
-// Not covered: words with more than one writer, which a lane does not have; that is checked.
+// Not covered: words with more than one writer, which a lane does not have; that is checked. A parent is one process
+// here, though its threads take turns at a lane: they have a mutex between them.
 #pragma once
 
 #include <algorithm>
@@ -155,8 +157,8 @@ class memory {
     if (releases(order)) mine.released = mine.now;
   }
 
-  /// The process reads the word only after a sequentially consistent fence that is still to come: what that will hide is
-  /// no difference between two states.
+  /// The process reads the word only after a sequentially consistent fence that is still to come: what that will hide
+  /// is no difference between two states.
   void expect_fence(std::size_t process, std::size_t word) {
     views_[process].now.newest.raise(word, in_order_.newest.of(word));
     forget(word);
