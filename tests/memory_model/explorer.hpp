@@ -63,9 +63,10 @@ class explorer : machine {
 
   using machine::sites;
 
-  exploration run() {
+  /// All of them, or until there are `most_states`.
+  exploration run(std::size_t most_states = ~std::size_t{0}) {
     visit(beginning());
-    while (!path_.empty() && found_.violation == nullptr) {
+    while (!path_.empty() && found_.violation == nullptr && found_.states != most_states) {
       frame& top = path_.back();
       if (top.process == processes) {
         const double schedules = top.schedules;
