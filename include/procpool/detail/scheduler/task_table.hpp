@@ -94,7 +94,8 @@ class task_table {
       withdraw_from(crew_[i].own, predicate, why, done);
       auto& port = workers_.at(i);
       for (;;) {
-        const std::uint64_t claimed = port.claimed();
+        // What is condemned stays, even if the worker is about to step back from it and to start it again.
+        const std::uint64_t claimed = std::max(port.claimed(), crew_[i].under.number);
         std::uint64_t lowest = 0;
         port.for_each_posted([&](const chunk& each, std::uint64_t first) {
           if (lowest == 0 && first + each.count - 1 > claimed && predicate(each)) lowest = std::max(first, claimed + 1);
@@ -293,7 +294,7 @@ class task_table {
   surplus surplus_of(std::size_t i) const noexcept {
     const auto& port = workers_.at(i);
     if (port.outstanding() < 2) return {};
-    const std::uint64_t fixed = std::max(port.claimed(), port.settled() + 1);
+    const std::uint64_t fixed = std::max({port.claimed(), port.settled() + 1, crew_[i].under.number});
     const auto waiting = static_cast<std::size_t>(port.last() - fixed);
     std::size_t bound = 0;
     port.for_each_posted([&](const chunk& each, std::uint64_t first) {
