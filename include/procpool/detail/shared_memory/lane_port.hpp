@@ -208,11 +208,7 @@ class lane_port {
   /// The highest number whose reply can be read. Nothing if the worker has published what was never posted,
   /// or claims what cannot be its last or its next.
   std::optional<std::uint64_t> published(std::uint64_t settled, std::uint64_t last) const noexcept {
-    // In this order: a worker that goes on meanwhile has published more than it had when it claimed.
-    const std::uint64_t claimed = protocol::claimed(replies_);
-    const std::uint64_t seen = protocol::published(replies_);
-    if (seen < settled || seen > last || claimed < settled || claimed > seen + 1) return std::nullopt;
-    return seen;
+    return protocol::published(replies_, settled, last);
   }
 
   /// The reply of the next published number; good until the next call. Nothing if it is malformed.

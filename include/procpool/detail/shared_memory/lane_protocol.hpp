@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <optional>
 
 #include <procpool/detail/deadline.hpp>
 #include <procpool/detail/posix/futex.hpp>
@@ -67,6 +68,13 @@ void sleep_unless(const Requests& requests, Replies& replies, sleeping_for what,
   fence(requests);
   if (!condition()) sleep_while(requests, seen);
   replies.asleep.store(sleeping_for::nothing, std::memory_order_relaxed);
+}
+
+/// Says again what was claimed and published last, should somebody have overwritten it. The fence of publish() is before.
+template <class Replies>
+void say_again(Replies& replies, std::uint64_t claimed, std::uint64_t published) noexcept {
+  replies.published.store(published, std::memory_order_relaxed);
+  replies.claimed.store(claimed, std::memory_order_relaxed);
 }
 
 /// `number`, which has been claimed, starts at `since`.
@@ -142,7 +150,7 @@ void wake(Requests& requests, const Replies& replies, sleeping_for what) noexcep
 /// Wakes the worker if it sleeps, whatever it says: `asleep` may have been overwritten.
 template <class Requests>
 void wake_in_any_case(Requests& requests) noexcept {
-  requests.wake.fetch_add(1, std::memory_order_release);
+  requests.wake.fetch_add(1, std::memory_order_relaxed);
   wake_sleeper(requests);
 }
 
@@ -155,16 +163,16 @@ void set_sleeping(Requests& requests, std::uint32_t value) noexcept {
 }
 
 /// The highest number that was started, or is about to be and will be stepped back from. While the worker lives this is
-/// a guess, which take_back() makes sure of.
+/// a guess, which take_back() makes sure of; what is published, looked at afterwards, is one less or more.
 template <class Replies>
 std::uint64_t claimed(const Replies& replies) noexcept {
-  return replies.claimed.load(std::memory_order_relaxed);
+  return replies.claimed.load(std::memory_order_acquire);
 }
 
 /// Asks the element with that number to stop by itself.
 template <class Requests>
 void ask_to_stop(Requests& requests, std::uint64_t number) noexcept {
-  requests.stop.store(number, std::memory_order_release);
+  requests.stop.store(number, std::memory_order_relaxed);
 }
 
 /// The last number that start() has told of; the time it told, read afterwards, is that number's or a later one's.
@@ -177,6 +185,15 @@ std::uint64_t timed(const Replies& replies) noexcept {
 template <class Replies>
 std::uint64_t published(const Replies& replies) noexcept {
   return replies.published.load(std::memory_order_acquire);
+}
+/// The same, if it is one between `settled` and `last`. Nothing if the worker says what cannot be.
+template <class Replies>
+std::optional<std::uint64_t> published(const Replies& replies, std::uint64_t settled, std::uint64_t last) noexcept {
+  // In this order: a worker that goes on meanwhile has published more than it had when it claimed.
+  const std::uint64_t started = claimed(replies);
+  const std::uint64_t seen = published(replies);
+  if (seen < settled || seen > last || started < settled || started > seen + 1) return std::nullopt;
+  return seen;
 }
 
 /// Replies up to `number`, and the reply ring up to `bytes`, have been read. The worker still has to be woken.

@@ -119,8 +119,7 @@ class worker_loop {
   /// These words are all that the parent knows this worker by, and a thread that a task has left behind may have
   /// overwritten them. While anything is awaited from here the parent wakes it now and then.
   void say_again(sleeping_for what) noexcept {
-    replies_.claimed.store(what == sleeping_for::room ? published_ + 1 : published_, std::memory_order_relaxed);
-    replies_.published.store(published_, std::memory_order_release);
+    protocol::say_again(replies_, what == sleeping_for::room ? published_ + 1 : published_, published_);
     say_state();
   }
   void say_state() noexcept {
