@@ -24,7 +24,8 @@ for macro do options="$options -D$macro"; done
 optimisation=-O0
 [ "$expected" = finds ] || optimisation=-O1
 spin $options -a model.pml >spin.log 2>&1 && [ -e pan.c ] || fail "is no model: $(cat spin.log)"
-"$compiler" -x c -w $optimisation -DSAFETY -DMEMLIM=4000 -o pan pan.c >compile.log 2>&1 || fail "is no program: $(cat compile.log)"
+"$compiler" -x c -w $optimisation -DSAFETY -DMEMLIM=4000 -o pan pan.c >compile.log 2>&1 ||
+  fail "is no program: $(cat compile.log)"
 ./pan -m200000 -w22 >search.log 2>&1
 
 has() { grep -qE "$1" search.log; }

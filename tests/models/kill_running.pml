@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
-// Ending what runs: an element that is cancelled, or out of time, is ended by the death of its worker, while the worker may
-// publish it at any time, go on to the next, or die of something else. Two threads of the parent: one collects, one
+// Ending what runs: an element that is cancelled, or out of time, is ended by the death of its worker, while the worker
+// may publish it at any time, go on to the next, or die of something else. Two threads of the parent: one collects, one
 // condemns; what runs under the scheduler's mutex is one step, but for what the worker writes and reads meanwhile.
 // Mirrors watchdog (cancel, condemn, tend_sentence), task_table (recall, take_started), crew (takes, kill,
 // lift_sentence), lane_port (running, take_back) and scheduler (collect, ended).
 //
-// Never is another element hit by the kill; what was said to be cancelled ends so, whatever the worker does; and what was
-// published before a death counts, unless it was overruled.
+// Never is another element hit by the kill; what was said to be cancelled ends so, whatever the worker does; and what
+// was published before a death counts, unless it was overruled.
 //
 // bug LIMIT_KEPT: the limit is not lowered to what is to be ended
 // bug FAILURE_IGNORED: the kill is sent although the worker had got on to the next element
@@ -30,15 +30,15 @@
 #endif
 #define ROOM 2  // elements that are posted at a time
 
-// ---- the lane ---------------------------------------------------------------------------------------------------------
+// ---- the lane -----------------------------------------------------------------------------------------------------
 byte limit, claimed, published;
 bool ready;
 
-// ---- processes --------------------------------------------------------------------------------------------------------
+// ---- processes ----------------------------------------------------------------------------------------------------
 bool killed, process, reaped;
 byte orders, ordered;  // a kill is on its way, and whom it is meant for
 
-// ---- the parent's private memory --------------------------------------------------------------------------------------
+// ---- the parent's private memory ----------------------------------------------------------------------------------
 bool mutex;
 byte owner[T + 1];  // which element was posted under a number
 bool waits[T + 1];
@@ -48,7 +48,7 @@ byte under;            // the sentence: the number of the element; 0: there is n
 bool overrules, grace;  // also if it returns after all; it may still return
 bool is_killed;        // a kill was sent to this worker
 
-// ---- what an observer knows -------------------------------------------------------------------------------------------
+// ---- what an observer knows ---------------------------------------------------------------------------------------
 byte kills, sentences, crashes;
 byte runs;             // the element that the worker runs; 0: none
 bool ran[T + 1], through[T + 1], promised[T + 1], condemned[T + 1];
@@ -157,7 +157,7 @@ inline kill() {
   ordered = generation
 }
 
-// ---- the thread that cancels, or finds that time is up ----------------------------------------------------------------
+// ---- the thread that cancels, or finds that time is up ------------------------------------------------------------
 
 #define still_runs(number) (claimed == number && published < number)
 
@@ -246,7 +246,7 @@ end:
   od
 }
 
-// ---- the thread that collects -----------------------------------------------------------------------------------------
+// ---- the thread that collects -------------------------------------------------------------------------------------
 
 inline spawn() {
   ready = false;

@@ -172,7 +172,11 @@ active proctype parent() {
   spawn();
   do
   :: ended == T -> break
-  :: atomic { ended < T && ready && len(queue) > 0 && last - settled < ROOM -> queue ? element; owner[last + 1] = element };
+  :: atomic {
+      ended < T && ready && len(queue) > 0 && last - settled < ROOM ->
+      queue ? element;
+      owner[last + 1] = element
+    };
 #ifdef EARLY_LIMIT
     limit = last + 1;
 #endif

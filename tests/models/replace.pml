@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
-// Workers killed, reaped and replaced: who may be killed by an order, whose end a piece of news is about, and when a lane
-// may be used again. The zygote takes orders one after the other; a decision to kill and the order may be apart; a worker
-// that has been told to die may live on for any time, and go on running until the order has got to it. When its end is
-// not confirmed in time, its lane is put into quarantine and the replacement gets another one.
-// Mirrors zygote (obey, spawn, reap), crew (spawn, kill, ended), scheduler (ended, lose_started) and forked_workers.
+// Workers killed, reaped and replaced: who may be killed by an order, whose end a piece of news is about, and when a
+// lane may be used again. The zygote takes orders one after the other; a decision to kill and the order may be apart; a
+// worker that has been told to die may live on for any time, and go on running until the order has got to it. When its
+// end is not confirmed in time, its lane is put into quarantine and the replacement gets another one. Mirrors zygote
+// (obey, spawn, reap), crew (spawn, kill, ended), scheduler (ended, lose_started) and forked_workers.
 //
 // bug KILL_BY_LANE: the zygote kills whoever is on the lane, whatever generation the order names
 // bug GENERATION_KEPT: a replacement has the generation of its predecessor
@@ -23,13 +23,13 @@
 #define ROOM 2   // elements that are posted at a time
 #define LANES 2
 
-// ---- the lanes ------------------------------------------------------------------------------------------------------
+// ---- the lanes ----------------------------------------------------------------------------------------------------
 byte limit[LANES], claimed[LANES], published[LANES];
 bool ready[LANES];
 #define OWNER(lane, number) owner[(lane) * (T + 1) + (number)]
 byte owner[LANES * (T + 1)];  // which element was posted under a number
 
-// ---- processes --------------------------------------------------------------------------------------------------------
+// ---- processes ----------------------------------------------------------------------------------------------------
 bool killed[LANES];   // the signal is on its way to the process on the lane
 bool process[LANES];  // there is one, which may write the lane
 bool zombie[LANES];
@@ -40,7 +40,7 @@ byte kills;
 chan orders = [2] of { byte, byte, byte, byte };  // to the zygote: what, the lane, the generation (and who that is)
 chan news = [2] of { byte, byte };          // from it, of an end: the lane, the generation
 
-// ---- what an observer knows -----------------------------------------------------------------------------------------
+// ---- what an observer knows ---------------------------------------------------------------------------------------
 bool ran[T + 1], through[T + 1];
 byte ended;
 
@@ -113,7 +113,7 @@ end:
   od
 }
 
-// ---- the parent -------------------------------------------------------------------------------------------------------
+// ---- the parent ---------------------------------------------------------------------------------------------------
 bool waits[T + 1];  // elements in the queue
 byte waiting;       // and how many they are
 byte settled[LANES], last[LANES];
@@ -135,7 +135,14 @@ active proctype patience() {
   byte where, whom, who;
 end:
   do
-  :: atomic { kills < K && !doomed && process[lane] -> kills++; doomed = true; where = lane; whom = generation; who = life };
+  :: atomic {
+      kills < K && !doomed && process[lane] ->
+      kills++;
+      doomed = true;
+      where = lane;
+      whom = generation;
+      who = life
+    };
     atomic { orders ! KILL, where, whom, who; where = 0; whom = 0; who = 0 }
   od
 }

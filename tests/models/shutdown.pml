@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 // The end of a pool: close() and join(), or terminate(), while another thread submits, workers start, run, retire after
-// some elements, leave in good order, or die. Nothing accepted is dropped, nobody waits for ever, no process is left, and
-// nobody touches the lanes when they are given up.
-// Mirrors scheduler (submit, visit, finish, terminate, collect, ended, run_collector), crew (takes, spawn, notice_ready,
-// retire_if_due, send_away, depart, ended, none_left) and worker_loop (wait_for). Claims and wake-ups are in other models.
+// some elements, leave in good order, or die. Nothing accepted is dropped, nobody waits for ever, no process is left,
+// and nobody touches the lanes when they are given up. Mirrors scheduler (submit, visit, finish, terminate, collect,
+// ended, run_collector), crew (takes, spawn, notice_ready, retire_if_due, send_away, depart, ended, none_left) and
+// worker_loop (wait_for). Claims and wake-ups are in other models.
 //
 // holds TERMINATE: a third thread terminates the pool, and the kernel may be unable to kill the worker
 //
@@ -32,15 +32,15 @@
 #endif
 #define BUDGET 2  // max_tasks_per_child
 
-// ---- the lane; numbers begin anew with each worker ------------------------------------------------------------------
+// ---- the lane; numbers begin anew with each worker ----------------------------------------------------------------
 byte limit, published, claimed;
 bool leave, initialized;
 
-// ---- processes --------------------------------------------------------------------------------------------------------
+// ---- processes ----------------------------------------------------------------------------------------------------
 bool process, killed, stuck;
 chan news = [1] of { bit };  // from the zygote: the worker's end
 
-// ---- the parent -------------------------------------------------------------------------------------------------------
+// ---- the parent ---------------------------------------------------------------------------------------------------
 #define VACANT 0
 #define STARTING 1
 #define READY 2
@@ -50,7 +50,7 @@ byte in_flight, visitors;
 bool mutex, role, replaces = true, departing, closed, terminated, finished, released, collector_gone;
 bool finisher_sleeps, terminator_sleeps;  // on `changed_`
 
-// ---- what an observer knows -------------------------------------------------------------------------------------------
+// ---- what an observer knows ---------------------------------------------------------------------------------------
 byte kills, accepted, outcomes;
 
 #define lock() atomic { !mutex -> mutex = true }
@@ -61,7 +61,8 @@ byte kills, accepted, outcomes;
 
 #define step(statement) if :: statement :: die fi
 #ifdef TERMINATE
-#define die atomic { kills < K -> kills++; goto dead } :: killed -> goto dead :: atomic { !stuck -> stuck = true; goto hangs }
+#define die atomic { kills < K -> kills++; goto dead } :: killed -> goto dead :: hang
+#define hang atomic { !stuck -> stuck = true; goto hangs }
 #else
 #define die atomic { kills < K -> kills++; goto dead }
 #endif
@@ -87,7 +88,7 @@ gone:
   skip
 }
 
-// ---- what is done under the mutex -------------------------------------------------------------------------------------
+// ---- what is done under the mutex ---------------------------------------------------------------------------------
 
 inline spawn() {
   assert(!process && !departing);
@@ -134,7 +135,7 @@ inline wait(condition, sleeps) {
   od
 }
 
-// ---- the collector ------------------------------------------------------------------------------------------------------
+// ---- the collector ------------------------------------------------------------------------------------------------
 
 // scheduler::collect. Settling is done without the mutex.
 inline collect() {
@@ -232,7 +233,7 @@ active proctype collector() {
   collector_gone = true
 }
 
-// ---- a thread that submits ----------------------------------------------------------------------------------------------
+// ---- a thread that submits ----------------------------------------------------------------------------------------
 
 inline leave_visit() {
   d_step { visitors--; last_one = visitors == 0 };
@@ -272,7 +273,7 @@ refused:
   od
 }
 
-// ---- close() and join() -------------------------------------------------------------------------------------------------
+// ---- close() and join() -------------------------------------------------------------------------------------------
 
 #ifdef VISITORS_IGNORED
 #define nothing_left (in_flight == 0)
@@ -323,7 +324,7 @@ active proctype finisher() {
   assert(in_flight == 0 && outcomes == accepted)
 }
 
-// ---- terminate() --------------------------------------------------------------------------------------------------------
+// ---- terminate() --------------------------------------------------------------------------------------------------
 #ifdef TERMINATE
 active proctype terminator() {
   bool last_one;

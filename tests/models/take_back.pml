@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 // Taking back and posting again: elements that have not started leave the lane, and their numbers are used again for
-// others, in chunks cut otherwise, while the worker runs, or is killed between any two steps. Two threads of the parent:
-// one collects and hears of deaths, one posts and takes back; what runs under the scheduler's mutex is marked.
+// others, in chunks cut otherwise, while the worker runs, or is killed between any two steps. Two threads of the
+// parent: one collects and hears of deaths, one posts and takes back; what runs under the scheduler's mutex is marked.
 // Mirrors lane_port (post, take_back, cut, take_all, settle), worker_loop (run, begin_chunk), task_table (withdraw,
 // balance) and scheduler (collect, ended, lose_started).
 //
@@ -301,7 +301,7 @@ end:
   od
 }
 
-// ---- the thread that collects ---------------------------------------------------------------------------------------
+// ---- the thread that collects -------------------------------------------------------------------------------------
 
 inline spawn() {
   atomic {

@@ -38,7 +38,7 @@
 #define WATCHERS 1  // threads that look for their results themselves
 #endif
 
-// ---- memory ---------------------------------------------------------------------------------------------------------
+// ---- memory -------------------------------------------------------------------------------------------------------
 byte published, sleeping;  // as others see them
 byte claimed;              // a seq_cst operation: it passes no buffer
 chan of_worker = [1] of { byte };
@@ -57,7 +57,7 @@ end:
   od
 }
 
-// ---- the worker -----------------------------------------------------------------------------------------------------
+// ---- the worker ---------------------------------------------------------------------------------------------------
 bool bell;    // eventfd
 bool reaped;  // news from the zygote: the process is gone for certain
 bool halted;
@@ -104,11 +104,12 @@ dead:
   atomic { empty(of_worker) -> rung = 0; seen_sleeping = 0; reaped = true }
 }
 
-// ---- the parent -----------------------------------------------------------------------------------------------------
+// ---- the parent ---------------------------------------------------------------------------------------------------
 byte settled;
 byte sleeping_turn, watchers;  // under sleeping_mutex_: whoever holds it makes one store that others see, in one step
 
-// Under the role, by one thread at a time. That a thread does not get the role, and looks at nothing, is left to chance.
+// Under the role, by one thread at a time. That a thread does not get the role, and looks at nothing, is left to
+// chance.
 #define collect() settled = published
 
 inline set_sleeping(turn) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 // Sleep and wake-up of a worker, for work, for room and for leaving, on memory with store buffers: a store is seen by
 // others some time after it was made, unless a fence or a seq_cst operation follows. Nothing here waits for a clock, so
-// a wake-up that is lost is a state in which nobody can go on.
-// Mirrors worker_loop (run, wait_for, sleep_until, place), lane_port (post, take_back, leave, taken, wake) and futex.hpp.
+// a wake-up that is lost is a state in which nobody can go on. Mirrors worker_loop (run, wait_for, sleep_until, place),
+// lane_port (post, take_back, leave, taken, wake) and futex.hpp.
 //
 // bug NO_FENCE_PARENT: no fence between raising the limit and looking whether the worker sleeps
 // bug NO_FENCE_WORKER: no fence between saying that it sleeps and looking again
@@ -23,7 +23,7 @@
 #endif
 #define ROOM 1  // replies that fit into the ring
 
-// ---- memory: each word has one writer; a store waits in the buffer of the thread that made it ----------------------
+// ---- memory: each word has one writer; a store waits in the buffer of the thread that made it ---------------------
 #define LIMIT 0
 #define LEAVE 1
 #define TAKEN 2
@@ -50,7 +50,7 @@ end:
   od
 }
 
-// ---- futex(2) -------------------------------------------------------------------------------------------------------
+// ---- futex(2) -----------------------------------------------------------------------------------------------------
 bool sleeps;  // the worker is in the kernel
 
 inline futex_wait(expected) {
@@ -64,7 +64,7 @@ inline futex_wait(expected) {
 }
 #define futex_wake() sleeps = false
 
-// ---- the worker -----------------------------------------------------------------------------------------------------
+// ---- the worker ---------------------------------------------------------------------------------------------------
 #define NOTHING 0
 #define FOR_WORK 1
 #define FOR_ROOM 2
@@ -173,7 +173,7 @@ leaves:
   atomic { executed = published; left = true }
 }
 
-// ---- the parent -----------------------------------------------------------------------------------------------------
+// ---- the parent ---------------------------------------------------------------------------------------------------
 
 // lane_port::wake
 inline wake(buffer, what) {
