@@ -371,3 +371,29 @@ TEST_CASE("replies that cannot be are refused", "[lane]") {
   std::vector<chunk> left;
   port.take_all(left, left);
 }
+
+TEST_CASE("what is being read is not taken back, whatever the worker says by then", "[lane]") {
+  shared_region region(1);
+  lane_port port(region, 0);
+  auto [ours, theirs] = make_message_sockets();
+  port.reset(0, registered_fd(std::move(ours)));
+  counting_job job(twice);
+  chunk what = chunk_of(job, 0, std::uint64_t{1}, std::uint64_t{2}, std::uint64_t{3}, std::uint64_t{4});
+  REQUIRE(port.post(what) == post_result::posted);
+  reply_half& replies = region.replies(0);
+  replies.claimed.store(2);
+  replies.published.store(2);
+  REQUIRE(port.published(port.settled(), port.last()) == 2);
+  port.reading(2);
+
+  replies.published.store(0);
+  SECTION("that it has started nothing") { replies.claimed.store(0); }
+  SECTION("that it runs what it had published") { replies.claimed.store(1); }
+  CHECK(port.claimed() == 2);
+  CHECK_FALSE(port.running().has_value());
+  std::vector<chunk> through;
+  port.settle(2, through);
+  CHECK(port.outstanding() == 2);
+  CHECK(port.claimed() == 2);
+  port.take_all(through, through);
+}

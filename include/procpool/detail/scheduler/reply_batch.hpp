@@ -19,10 +19,11 @@ class reply_batch {
  public:
   /// Lists what the worker has published behind the number `settled`. `under`: what it is to end; whoever is sentenced
   /// later has not published yet.
-  reply_batch(const Port& port, std::uint64_t settled, std::uint64_t published, const worker_record::sentence& under)
+  reply_batch(Port& port, std::uint64_t settled, std::uint64_t published, const worker_record::sentence& under)
       : settled_(settled),
         count_(static_cast<std::size_t>(std::min<std::uint64_t>(published - settled, most))),
         under_(under) {
+    port.reading(settled_ + count_);
     std::size_t listed = 0;
     port.for_each_posted([&](const chunk& each, std::uint64_t first) {
       for (; listed != count_ && number_of(listed) < first + each.count; ++listed) {

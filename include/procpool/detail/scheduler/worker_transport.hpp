@@ -31,6 +31,7 @@ concept worker_port =
       { port.post(what) } -> std::same_as<post_result>;
       { port.take_back(number, chunks) } -> std::same_as<bool>;
       port.take_all(chunks, chunks);
+      port.reading(number);
       port.settle(number, chunks);
       port.leave();
       port.request_stop(number);

@@ -123,14 +123,12 @@ class lane_port {
   bool empty() const noexcept { return last_ == settled_; }
 
   /// The highest number that the worker has started, as far as it can be believed.
-  std::uint64_t claimed() const noexcept {
-    return std::clamp(protocol::claimed(replies_), settled_, last_);
-  }
+  std::uint64_t claimed() const noexcept { return std::clamp(protocol::claimed(replies_), reading_, last_); }
 
   /// The number of the element that runs: it has been started, and its reply is not there.
   std::optional<std::uint64_t> running() const noexcept {
     const std::uint64_t seen = claimed();
-    if (seen == settled_ || protocol::published(replies_) >= seen) return std::nullopt;
+    if (seen == reading_ || protocol::published(replies_) >= seen) return std::nullopt;
     return seen;
   }
 
@@ -172,10 +170,14 @@ class lane_port {
     for (const posting& entry : posted_) visit(entry.what, entry.first);
   }
 
+  /// The replies up to `number` are about to be read, which takes place without the lock: until settle() they count as
+  /// started and published, whatever the worker says from now on.
+  void reading(std::uint64_t number) noexcept { reading_ = number; }
+
   /// Elements up to `number` are settled: what they occupied is free again.
   /// The chunks that are through are handed out, to be destroyed where no lock is held.
   void settle(std::uint64_t number, std::vector<chunk>& through) {
-    settled_ = number;
+    settled_ = reading_ = number;
     while (!posted_.empty() && posted_.front().first + posted_.front().what.count - 1 <= number) {
       posting& entry = posted_.front();
       release(entry);
@@ -429,6 +431,7 @@ class lane_port {
   std::deque<posting> posted_;
   std::uint64_t last_ = 0;     ///< the highest number posted; what `limit` says
   std::uint64_t settled_ = 0;  ///< the highest number settled
+  std::uint64_t reading_ = 0;  ///< the highest number whose reply is being read; settled_ while none is
   std::size_t next_slot_ = 0;
   ring_writer ring_;
   std::uint64_t ring_tail_ = 0;
