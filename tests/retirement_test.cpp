@@ -13,6 +13,7 @@
 #include <ranges>
 #include <set>
 #include <stdexcept>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -22,6 +23,7 @@
 #include "support/deaths.hpp"
 #include "support/eventually.hpp"
 #include "support/gate.hpp"
+#include "support/processes.hpp"
 #include "support/resources_unchanged.hpp"
 #include "support/shared_words.hpp"
 
@@ -268,4 +270,26 @@ TEST_CASE("terminate() does not wait for finalizers", "[process_pool]") {
   auto waiting = pool.apply_async(twice, 5);
   pool.terminate();
   CHECK_THROWS_AS(waiting.get(), pool_terminated);
+}
+
+TEST_CASE("terminate() frees a join() that waits for a finalizer, also if the worker cannot be killed",
+          "[process_pool][terminate]") {
+  resources_unchanged guard;
+  const shared_words finalizing(1);
+  pid_t zygote;
+  {
+    process_pool pool{pool_options{.processes = 1, .finalizer = [word = finalizing.in_task()] {
+                                     *word = 1;
+                                     for (;;) ::pause();
+                                   }}};
+    zygote = pool.apply([] { return ::getppid(); });
+    pool.close();
+    std::thread joins([&] { pool.join(); });
+    CHECK(eventually([&] { return finalizing[0] == 1; }));
+    ::kill(zygote, SIGSTOP);  // it kills nobody now
+    pool.terminate();
+    joins.join();
+  }
+  ::kill(zygote, SIGCONT);
+  CHECK(await_end(zygote));
 }

@@ -230,12 +230,10 @@ class scheduler final : public engine {
       crew_.depart();
       if (collector_.joinable()) {
         workers_.wake();
+        // As long as it takes; but no worker that cannot be killed holds this up, once they all are to be.
         const auto gone = [&] { return crew_.none_left(); };
-        if (terminated_ || !serving_) {
-          changed_.wait_for(lock, unkillable_after, gone);
-        } else {
-          changed_.wait(lock, gone);
-        }
+        changed_.wait(lock, [&] { return gone() || terminated_ || !serving_; });
+        changed_.wait_for(lock, unkillable_after, gone);
       }
       finished_ = true;
     }
