@@ -8,6 +8,8 @@
 // Never is another element hit by the kill; what was said to be cancelled ends so, whatever the worker does; and what
 // was published before a death counts, unless it was overruled.
 //
+// nightly SENTENCES=3: one more sentence
+//
 // bug LIMIT_KEPT: the limit is not lowered to what is to be ended
 // bug FAILURE_IGNORED: the kill is sent although the worker had got on to the next element
 // bug PUBLISHED_UNSEEN: an element that was started is condemned, whether it is published already or not

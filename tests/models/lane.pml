@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
 // Claim, publication, death, retry: one lane, a worker that may be killed between any two steps, and what the parent
 // makes of it. Mirrors worker_loop (the constructor, run, publish), lane_port (reset, post, published, claimed,
-// take_all) and scheduler (collect, ended, lose_started). Slots and taking back are in take_back.pml.
+// take_all), scheduler (collect, ended, lose_started) and task_table (take_started). Slots and taking back are in
+// take_back.pml.
+//
+// nightly T=5 K=4: five elements and four deaths
 //
 // bug EARLY_PUBLISH: the number is published before the reply is written
 // bug EARLY_LIMIT: the limit is raised before the slot is filled

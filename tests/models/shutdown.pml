@@ -19,6 +19,7 @@
 // bug COLLECTOR_UNAWAITED: the lanes are given up while the collector is at work
 // bug NOT_ABANDONED TERMINATE: what is posted to a worker that cannot be killed is waited for
 // bug GONE_AWAITED TERMINATE: it is waited for ever for a worker that cannot be killed
+// bug DECIDED_EARLY TERMINATE: who waits for the workers to be gone decides before for how long
 
 #ifdef TERMINATE
 #define T 2
@@ -308,7 +309,12 @@ active proctype finisher() {
     fi
   };
 #ifndef GONE_UNAWAITED
-#if defined(TERMINATE) && !defined(GONE_AWAITED)
+#ifdef DECIDED_EARLY
+  if
+  :: terminated
+  :: else -> wait(none_left, finisher_sleeps)
+  fi;
+#elif defined(TERMINATE) && !defined(GONE_AWAITED)
   wait(none_left || terminated, finisher_sleeps);  // half a second at most, once it is terminated
 #else
   wait(none_left, finisher_sleeps);

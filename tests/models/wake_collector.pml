@@ -2,8 +2,8 @@
 // Sleep and wake-up of the collector: whatever a worker publishes is settled by somebody, though a worker rings only if
 // the collector sleeps, at most once for each time it does, and not while a waiting thread looks for its result itself.
 // Memory has store buffers (see wake_worker.pml). The worker may be killed between any two steps.
-// Mirrors scheduler (run_collector, fall_asleep, set_sleeping, anything_published, watch, help, collect, ended),
-// waiting.hpp, worker_loop::publish and doorbell.hpp.
+// Mirrors protocol::publish and set_sleeping, bell_watch, scheduler (run_collector, anything_published, watch, help,
+// collect, ended), waiting.hpp and doorbell.hpp.
 //
 // Without HALTS nothing here waits for a clock: no wake-up is lost, not even by a death, of which there is news. With
 // HALTS the worker may also stop for good at any point without news (SIGSTOP; or killed, and not reaped as long as a
@@ -12,6 +12,7 @@
 //
 // holds HALTS: the worker may stop without news
 // holds TWO_WATCHERS: two threads look for their results themselves, of two elements and with one death
+// nightly WATCHERS=2: two threads look for their results themselves
 //
 // bug NO_FENCE_WORKER: no fence between publishing and looking whether the collector sleeps
 // bug NO_FENCE_COLLECTOR: no fence between saying that the collector sleeps and looking again

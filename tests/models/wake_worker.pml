@@ -4,6 +4,8 @@
 // a wake-up that is lost is a state in which nobody can go on. Mirrors worker_loop (run, wait_for, sleep_until, place),
 // lane_port (post, take_back, leave, taken, wake) and futex.hpp.
 //
+// nightly TAKES=2: two attempts at taking an element back
+//
 // bug NO_FENCE_PARENT: no fence between raising the limit and looking whether the worker sleeps
 // bug NO_FENCE_WORKER: no fence between saying that it sleeps and looking again
 // bug CHECK_FIRST: the worker looks, and says then that it sleeps
