@@ -7,8 +7,6 @@ option(PROCPOOL_FUZZ "Build the fuzzers, and no other test (clang)" OFF)
 
 set(PROCPOOL_TEST_TIMEOUT 60 CACHE STRING "Seconds after which a test or an example counts as hung")
 
-option(PROCPOOL_NIGHTLY "Run the proofs at full length" OFF)
-
 # procpool_program(NAME SOURCE...): an executable that uses procpool, all warnings being errors.
 function(procpool_program name)
   add_executable(${name} ${ARGN})
