@@ -152,6 +152,10 @@ class lives {
     taken_back(worker);
     posted(worker);
     rung_for(worker);
+    begin("room made");
+    sweep_room(tried, worker, 3 * stride_);
+    begin("killed and replaced");
+    sweep_kill(tried, worker, 30 * stride_);
     begin("leave");
     worker.leave_quickly();
     tell();
@@ -299,7 +303,9 @@ int hunt(mutant wanted) {
       case mutant::late_arrays:
         return here.only<&lives::arrays>();
       case mutant::no_second_look:
+      case mutant::no_step_back:
       case mutant::blind_take_back:
+      case mutant::stale_slot:
         return here.only<&lives::taken_back>();
       case mutant::early_ring:
         return here.only<&lives::rung_for>();

@@ -129,6 +129,7 @@ class judge {
     const run_count& initializer = counts_[run_counts::initializer];
     const run_count& finalizer = counts_[run_counts::finalizer];
     const lane_port& port = parent_.port;
+    if (counts_[run_counts::nobody].entered.load() != 0) throw violation("a task ran with arguments that are no one's");
     if (port.initialized() && initializer.finished.load() != 1)
       throw violation("ready before its initializer has ended");
     if (initializer.entered.load() > 1 || finalizer.entered.load() > 1)

@@ -38,9 +38,10 @@ struct run_count {
 class run_counts {
  public:
   static constexpr std::size_t most = 1 << 16;
-  static constexpr std::uint64_t initializer = 0;
-  static constexpr std::uint64_t finalizer = 1;
-  static constexpr std::uint64_t first_element = 2;
+  static constexpr std::uint64_t nobody = 0;  ///< what a task counts that reads zeros for its arguments
+  static constexpr std::uint64_t initializer = 1;
+  static constexpr std::uint64_t finalizer = 2;
+  static constexpr std::uint64_t first_element = 3;
 
   run_counts() {
     void* at = ::mmap(nullptr, most * sizeof(run_count), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -207,6 +208,14 @@ class message {
     const run_counts* const kept = std::exchange(counted, nullptr);
     for (std::size_t i = 0; i != arguments->count(); ++i) expected.push_back(run_here(*arguments, i));
     counted = kept;
+  }
+
+  /// Cuts its one chunk into such of `each` elements.
+  void cut(std::size_t each) {
+    while (chunks.back().count > each) {
+      chunk rest = chunks.back().split(each);
+      chunks.push_back(std::move(rest));
+    }
   }
 
  private:

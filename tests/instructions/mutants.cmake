@@ -31,6 +31,10 @@ seed([[  replies.claimed.store(number, std::memory_order_seq_cst);]]
      [[  if (!SEEDED(no_claim)) replies.claimed.store(number, std::memory_order_seq_cst);]])
 seed([[  if (requests.limit.load(std::memory_order_seq_cst) >= number) return true;]]
      [[  if (SEEDED(no_second_look) || requests.limit.load(std::memory_order_seq_cst) >= number) return true;]])
+seed([[  replies.claimed.store(number - 1, std::memory_order_seq_cst);]]
+     [[  if (!SEEDED(no_step_back)) replies.claimed.store(number - 1, std::memory_order_seq_cst);]])
+seed([[  requests.slots[(slot + 1) % slot_count].first.store(0, std::memory_order_relaxed);]]
+     [[  if (!SEEDED(stale_slot)) requests.slots[(slot + 1) % slot_count].first.store(0, std::memory_order_relaxed);]])
 seed([[  if (replies.claimed.load(std::memory_order_seq_cst) <= keep) return true;]]
      [[  if (SEEDED(blind_take_back) || replies.claimed.load(std::memory_order_seq_cst) <= keep) return true;]])
 seed([[  replies.published.store(number, std::memory_order_release);]]

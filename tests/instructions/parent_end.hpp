@@ -36,11 +36,7 @@ inline void require(bool holds, const char* what, std::uint64_t id) {
 /// memory. Its steps are those of the scheduler, which has the same port.
 class parent_end {
  public:
-  explicit parent_end(const run_counts& counts) : counts_(counts) {
-    auto [ours, theirs] = make_message_sockets();
-    worker_socket_ = std::move(theirs);
-    port.reset(0, registered_fd(std::move(ours)));
-  }
+  explicit parent_end(const run_counts& counts) : counts_(counts) { expect_worker(); }
   ~parent_end() {
     std::vector<chunk> left;
     port.take_all(left, left);
@@ -76,9 +72,15 @@ class parent_end {
   }
 
   bool anything_queued() const noexcept { return !queue_.empty(); }
-  bool anything_published() const { return port.published(port.settled(), port.last()) != port.settled(); }
+  bool anything_published() const {
+    return !port.empty() && port.published(port.settled(), port.last()) != port.settled();
+  }
   bool all_ended() const noexcept {
-    return std::all_of(fates_.begin(), fates_.end(), [](fate each) { return each == fate::replied; });
+    return std::all_of(fates_.begin(), fates_.end(),
+                       [](fate each) { return each == fate::replied || each == fate::lost; });
+  }
+  std::size_t lost() const noexcept {
+    return static_cast<std::size_t>(std::count(fates_.begin(), fates_.end(), fate::lost));
   }
 
   // ---- taking back ------------------------------------------------------------------------------------------------
@@ -98,6 +100,18 @@ class parent_end {
     port.wake();
     return done;
   }
+  /// What waits and was one chunk is one again.
+  void join_queued() {
+    std::deque<chunk> joined;
+    for (chunk& each : queue_) {
+      if (!joined.empty() && joined.back().arguments == each.arguments) {
+        joined.back().count += each.count;
+      } else {
+        joined.push_back(std::move(each));
+      }
+    }
+    queue_ = std::move(joined);
+  }
   bool taking_back() const noexcept { return taking_back_.has_value(); }
 
   // ---- reading ----------------------------------------------------------------------------------------------------
@@ -105,6 +119,7 @@ class parent_end {
   /// Settles what is published, as scheduler::collect() does. `seen` is told of bytes that lie in the arena.
   template <class Seen>
   std::size_t collect(Seen seen) {
+    if (port.empty()) return 0;  // a worker that starts has not said yet where it begins
     const std::uint64_t settled = port.settled();
     const auto published = port.published(settled, port.last());
     if (!published)
@@ -163,7 +178,17 @@ class parent_end {
       }
     }
     check_all();
+    queue_.assign(back.begin(), back.end());
     return all;
+  }
+
+  /// The worker has died in truth: recovers, and gets the lane ready for another one, which is to run what is left.
+  void replace_worker() {
+    recover([](const std::byte*, std::size_t) {});
+    std::replace(fates_.begin(), fates_.end(), fate::elsewhere, fate::waits);
+    port.close();
+    region.clear_replies(0);
+    expect_worker();
   }
 
   /// Every element of the message has had an end, and those that ended in a reply ran as often as they should.
@@ -177,6 +202,13 @@ class parent_end {
 
  private:
   enum class fate { waits, replied, lost, elsewhere };
+
+  /// The lane is for the next worker.
+  void expect_worker() {
+    auto [ours, theirs] = make_message_sockets();
+    worker_socket_ = std::move(theirs);
+    port.reset(generation_++, registered_fd(std::move(ours)));
+  }
 
   std::uint64_t id_of(std::uint64_t number) const {
     const auto [where, offset] = port.find(number);
@@ -212,6 +244,7 @@ class parent_end {
 
   const run_counts& counts_;
   unique_fd worker_socket_;
+  std::uint64_t generation_ = 0;
   message* current_ = nullptr;
   std::deque<chunk> queue_;
   std::vector<fate> fates_;  ///< of the current message's elements

@@ -50,13 +50,7 @@ class session {
       if (kind == initializer::throws) throw std::runtime_error(judge::initializer_failure());
     };
     setup_.finalizer = [] { const running here(run_counts::finalizer); };
-    const pid_t zygote = ::getpid();
-    std::fflush(nullptr);
-    process_ = std::make_unique<stepped_process>([&] {
-      const worker_plan plan{setup_, parent_.region, parent_.bell};
-      worker_main(plan, 0, parent_.worker_socket(), zygote);
-    });
-    watch(&replies().state);
+    start_process();
   }
   ~session() { counted = nullptr; }
   session(const session&) = delete;
@@ -65,6 +59,9 @@ class session {
   std::uint64_t next_id() const noexcept { return next_id_; }
   const reply_half& replies() const noexcept { return parent_.replies(); }
   bool all_ended() const noexcept { return parent_.all_ended(); }
+  std::size_t lost() const noexcept { return parent_.lost(); }
+  /// How often the parent found the worker about to sleep.
+  std::size_t attended() const noexcept { return attended_; }
 
   // ---- whole lives ------------------------------------------------------------------------------------------------
 
@@ -74,8 +71,7 @@ class session {
     require_ready();
   }
   void start_quickly() {
-    while (!idle()) hurry();
-    require_ready();
+    while (!parent_.port.initialized()) hurry();
   }
 
   /// Until every element of the message has been run and its reply taken: when the worker is about to sleep, and every
@@ -87,7 +83,6 @@ class session {
       advance();
       if (collect_every != 0 && tally_.kill_points % collect_every == 0) collect();
     }
-    parent_.check_all();
   }
 
   /// Has the worker leave, and sees it through to its end.
@@ -107,6 +102,18 @@ class session {
     while (process_->alive()) advance();
     if (!process_->exited_with(EXIT_FAILURE)) throw violation("the worker " + process_->end());
     if (parent_.port.initialized() || parent_.port.failure().empty()) throw violation("the failure is not told");
+  }
+
+  /// Kills the worker where it is, and starts another one on the lane.
+  void replace() {
+    process_.reset();
+    parent_.replace_worker();
+    // The other one counts anew.
+    counts_[run_counts::initializer].entered.store(0);
+    counts_[run_counts::initializer].finished.store(0);
+    judge_.parent_changed();
+    start_process();
+    start_quickly();
   }
 
   // ---- what the worker does ---------------------------------------------------------------------------------------
@@ -177,6 +184,7 @@ class session {
     parent_.begin_take_back(replies().published.load() + more);
     judge_.parent_changed();
   }
+  void join_queued() { parent_.join_queued(); }
   void finish_take_back() {
     if (parent_.finish_take_back()) ++tally_.came_back;
     judge_.parent_changed();
@@ -194,6 +202,16 @@ class session {
  private:
   static constexpr std::size_t hung_after = 2'000'000;  ///< instructions without a verdict
   static constexpr std::size_t rejudge_every = 4099;
+
+  void start_process() {
+    const pid_t zygote = ::getpid();
+    std::fflush(nullptr);
+    process_ = std::make_unique<stepped_process>([&] {
+      const worker_plan plan{setup_, parent_.region, parent_.bell};
+      worker_main(plan, 0, parent_.worker_socket(), zygote);
+    });
+    watch(&replies().state);
+  }
 
   /// Stops a worker in a hurry at these.
   void watch(const void* besides) {
@@ -220,9 +238,13 @@ class session {
 
   /// The worker is about to sleep: whatever the parent has to do it does now.
   void attend() {
+    ++attended_;
     if (replies().asleep.load() == sleeping_for::work) {
       if (parent_.requests().limit.load() > replies().published.load()) {
         throw violation("the worker is about to sleep, with something to run");
+      }
+      if (replies().claimed.load() != replies().published.load()) {
+        throw violation("the worker is about to sleep, and says that it runs something");
       }
       if (told_to_leave_) throw violation("the worker is about to sleep, and was told to leave");
     }
@@ -260,7 +282,7 @@ class session {
     for (const auto& each : messages_) {
       for (std::size_t i = 0; i != each->count(); ++i) {
         const std::uint32_t runs = each->expected[i].runs ? 1 : 0;
-        require(counts_[each->first + i].entered.load() == runs, "ran again later", each->first + i);
+        require(counts_[each->first + i].entered.load() <= runs, "ran again later", each->first + i);
       }
     }
   }
@@ -274,6 +296,7 @@ class session {
   std::unique_ptr<stepped_process> process_;
   std::uint64_t next_id_ = run_counts::first_element;
   std::size_t unchanged_ = 0;  ///< instructions since the last verdict
+  std::size_t attended_ = 0;
   std::uint32_t turn_ = 0;
   bool dozing_ = false;
   bool told_to_leave_ = false;

@@ -4,7 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <tuple>
+#include <utility>
 
 #include "session.hpp"
 
@@ -25,7 +27,9 @@ inline void sweep_take_back(tally& all, session& worker, std::size_t stride) {
   std::size_t round = 0;
   for (std::size_t offset = 0;; offset += stride, ++round) {
     ++all.sweeps;
-    worker.submit(small_elements(worker, 5, 1 + round % 4));
+    auto elements = small_elements(worker, 6, 6);
+    elements->cut(1 + round % 4);
+    worker.submit(std::move(elements));
     worker.post();
     const std::uint64_t before = worker.replies().published.load();
     while (worker.replies().published.load() == before) worker.hurry();
@@ -37,6 +41,7 @@ inline void sweep_take_back(tally& all, session& worker, std::size_t stride) {
     worker.begin_take_back(round % 7 == 6 ? 1 : 0);
     for (std::size_t gap = round % 3 * (round % 11) * 4; gap != 0; --gap) worker.advance();
     worker.finish_take_back();
+    if (round / 2 % 2 == 0) worker.join_queued();
     if (round % 2 == 0) worker.post();  // the same numbers at once, else when the worker has seen that they are gone
     for (std::size_t i = 0; i != well_after && !worker.all_ended(); ++i) worker.advance();
     while (!worker.all_ended()) worker.hurry();
@@ -70,6 +75,47 @@ inline void sweep_post(tally& all, session& worker, from where, std::size_t stri
     worker.post();
     while (!worker.all_ended()) worker.hurry();
     if (slept) return;
+  }
+}
+
+/// A full ring is emptied while the worker falls asleep for want of room in it.
+inline void sweep_room(tally& all, session& worker, std::size_t stride) {
+  for (std::size_t offset = 0;; offset += stride) {
+    ++all.sweeps;
+    worker.submit(make_message("filling", worker.next_id(), &text_task, 10, 10,
+                               [](std::uint64_t id) { return std::make_tuple(id, std::uint64_t{30'000}); }));
+    worker.post();
+    while (worker.replies().asleep.load() != sleeping_for::room) worker.hurry();
+    const std::size_t attended = worker.attended();
+    for (std::size_t i = 0; i != offset && worker.attended() == attended; ++i) worker.advance();
+    const bool slept = worker.attended() != attended;
+    worker.collect();
+    while (!worker.all_ended()) worker.hurry();
+    if (slept) return;
+  }
+}
+
+/// The worker is killed in truth at one instruction after the other of an element's life, and what it had not started
+/// is run by the next one, which has its lane and its numbers.
+inline void sweep_kill(tally& all, session& worker, std::size_t stride) {
+  constexpr std::size_t well_after = 100;
+  for (std::size_t offset = 0;; offset += stride) {
+    ++all.sweeps;
+    worker.submit(small_elements(worker, 6, 2));
+    worker.post();
+    const std::uint64_t before = worker.replies().published.load();
+    while (worker.replies().claimed.load() == before) worker.hurry();
+    std::size_t since_next = 0;
+    for (std::size_t i = 0; i != offset && since_next != well_after; ++i) {
+      worker.advance();
+      if (worker.replies().claimed.load() > before + 1) ++since_next;
+    }
+    const std::uint64_t started = worker.replies().claimed.load() - worker.replies().published.load();
+    worker.replace();
+    worker.post();
+    while (!worker.all_ended()) worker.hurry();
+    if (worker.lost() != started) throw violation(std::to_string(worker.lost()) + " lost by one death");
+    if (since_next == well_after) return;
   }
 }
 
