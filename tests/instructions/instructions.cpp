@@ -152,6 +152,7 @@ class lives {
     taken_back(worker);
     posted(worker);
     rung_for(worker);
+    asked_to_stop(worker);
     begin("room made");
     sweep_room(tried, worker, 3 * stride_);
     begin("killed and replaced");
@@ -171,6 +172,11 @@ class lives {
     sweep_post(tried, worker, from::last_published, 50 * stride_);
     begin("posted as it falls asleep");
     sweep_post(tried, worker, from::asleep, stride_);
+    tell();
+  }
+  void asked_to_stop(session& worker) {
+    begin("asked to stop");
+    sweep_stop(tried, worker, 30 * stride_);
     tell();
   }
   void rung_for(session& worker) {
@@ -307,6 +313,8 @@ int hunt(mutant wanted) {
       case mutant::blind_take_back:
       case mutant::stale_slot:
         return here.only<&lives::taken_back>();
+      case mutant::late_time:
+        return here.only<&lives::asked_to_stop>();
       case mutant::early_ring:
         return here.only<&lives::rung_for>();
       case mutant::blind_sleep:

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -130,6 +131,12 @@ class judge {
     const run_count& finalizer = counts_[run_counts::finalizer];
     const lane_port& port = parent_.port;
     if (counts_[run_counts::nobody].entered.load() != 0) throw violation("a task ran with arguments that are no one's");
+    if (const auto running = port.running(); running && *running == parent_.claimed) {
+      const auto since = port.started(*running);
+      if (since && (*since < parent_.claimed_at || *since > std::chrono::steady_clock::now())) {
+        throw violation("number " + std::to_string(*running) + " is said to run since another one started");
+      }
+    }
     if (port.initialized() && initializer.finished.load() != 1)
       throw violation("ready before its initializer has ended");
     if (initializer.entered.load() > 1 || finalizer.entered.load() > 1)

@@ -21,6 +21,7 @@
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/shared_memory/lane_port.hpp>
 #include <procpool/shared_array.hpp>
+#include <procpool/this_worker.hpp>
 
 namespace instructions {
 
@@ -113,7 +114,13 @@ inline std::uint64_t throwing_task(std::uint64_t id) {
   throw std::runtime_error("element " + std::to_string(id) + " fails");
 }
 
-/// Fails for every fourth element.
+/// Whether it was asked to stop.
+inline bool asked_task(std::uint64_t id) {
+  const running here(id);
+  return procpool::this_worker::stop_requested();
+}
+
+/// Fails when told to.
 inline std::uint64_t failing_task(std::uint64_t id, bool fails) {
   const running here(id);
   if (fails) throw std::out_of_range("element " + std::to_string(id));

@@ -27,21 +27,24 @@ function(seed original replacement)
 endfunction()
 
 open(lane_protocol.hpp)
-seed([[  replies.claimed.store(number, std::memory_order_seq_cst);]]
-     [[  if (!SEEDED(no_claim)) replies.claimed.store(number, std::memory_order_seq_cst);]])
-seed([[  if (requests.limit.load(std::memory_order_seq_cst) >= number) return true;]]
-     [[  if (SEEDED(no_second_look) || requests.limit.load(std::memory_order_seq_cst) >= number) return true;]])
-seed([[  replies.claimed.store(number - 1, std::memory_order_seq_cst);]]
-     [[  if (!SEEDED(no_step_back)) replies.claimed.store(number - 1, std::memory_order_seq_cst);]])
-seed([[  requests.slots[(slot + 1) % slot_count].first.store(0, std::memory_order_relaxed);]]
-     [[  if (!SEEDED(stale_slot)) requests.slots[(slot + 1) % slot_count].first.store(0, std::memory_order_relaxed);]])
-seed([[  if (replies.claimed.load(std::memory_order_seq_cst) <= keep) return true;]]
-     [[  if (SEEDED(blind_take_back) || replies.claimed.load(std::memory_order_seq_cst) <= keep) return true;]])
-seed([[  replies.published.store(number, std::memory_order_release);]]
+seed([[  replies.claimed.store(number, ]]
+     [[  if (!SEEDED(no_claim)) replies.claimed.store(number, ]])
+seed([[  if (requests.limit.load(]]
+     [[  if (SEEDED(no_second_look) || requests.limit.load(]])
+seed([[  replies.claimed.store(number - 1, ]]
+     [[  if (!SEEDED(no_step_back)) replies.claimed.store(number - 1, ]])
+seed([[  requests.slots[(slot + 1) % ]]
+     [[  if (!SEEDED(stale_slot)) requests.slots[(slot + 1) % ]])
+seed([[  if (replies.claimed.load(]]
+     [[  if (SEEDED(blind_take_back) || replies.claimed.load(]])
+seed([[  replies.published.store(number, ]]
      [[  const std::uint32_t early = requests.sleeping.load(std::memory_order_relaxed);
-  replies.published.store(number + (SEEDED(publish_two) ? 1 : 0), std::memory_order_release);]])
-seed([[  return requests.sleeping.load(std::memory_order_relaxed);]]
-     [[  return SEEDED(early_ring) ? early : requests.sleeping.load(std::memory_order_relaxed);]])
+  replies.published.store(number + (SEEDED(publish_two) ? 1 : 0), ]])
+seed([[  return requests.sleeping.load(]]
+     [[  return SEEDED(early_ring) ? early : requests.sleeping.load(]])
+seed([[  replies.timed_since.store(]]
+     [[  if (SEEDED(late_time)) replies.timed.store(number, std::memory_order_release);
+  replies.timed_since.store(]])
 seed([[  if (!condition()) sleep_while(requests, seen);]]
      [[  if (SEEDED(blind_sleep) || !condition()) sleep_while(requests, seen);]])
 seed([[  return told_to_leave(requests) && !allowed(requests, number);]]

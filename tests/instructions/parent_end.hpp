@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -41,6 +42,9 @@ class parent_end {
     std::vector<chunk> left;
     port.take_all(left, left);
   }
+
+  std::uint64_t claimed = 0;                         ///< what the worker claimed when it was looked at last
+  std::chrono::steady_clock::time_point claimed_at;  ///< no earlier than that claim, and before anything behind it
 
   shared_region region{1};
   doorbell bell;

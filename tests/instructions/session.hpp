@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -190,6 +191,9 @@ class session {
     judge_.parent_changed();
   }
 
+  /// Asks an element to stop by itself.
+  void ask_to_stop(std::uint64_t number) { parent_.port.request_stop(number); }
+
   /// Goes to sleep, and does nothing until it is rung for.
   void doze() {
     if (++turn_ == 0) ++turn_;
@@ -200,7 +204,8 @@ class session {
   }
 
  private:
-  static constexpr std::size_t hung_after = 2'000'000;  ///< instructions without a verdict
+  static constexpr std::size_t hung_after = 500'000;     ///< instructions without a verdict
+  static constexpr std::size_t longest_step_back = 150;  ///< instructions from a claim to the step back from it
   static constexpr std::size_t rejudge_every = 4099;
 
   void start_process() {
@@ -225,6 +230,12 @@ class session {
     ++tally_.kill_points;
     if (parent_.current() != nullptr && parent_.current()->uses_attachments) parent_.port.receive();
     if (dozing_ && rung()) wake_up();
+    claims_too_much_ = replies().claimed.load() > parent_.port.last() ? claims_too_much_ + 1 : 0;
+    if (claims_too_much_ > longest_step_back) throw violation("the worker keeps a claim to what was taken back");
+    if (replies().claimed.load() != parent_.claimed) {
+      parent_.claimed = replies().claimed.load();
+      parent_.claimed_at = std::chrono::steady_clock::now();
+    }
     const bool due = judge_.is_due();
     if (!due && tally_.kill_points % rejudge_every != 0) return;
     if (due) {
@@ -295,7 +306,8 @@ class session {
   judge judge_{parent_, counts_};
   std::unique_ptr<stepped_process> process_;
   std::uint64_t next_id_ = run_counts::first_element;
-  std::size_t unchanged_ = 0;  ///< instructions since the last verdict
+  std::size_t unchanged_ = 0;        ///< instructions since the last verdict
+  std::size_t claims_too_much_ = 0;  ///< looks in a row at which it claimed more than is posted
   std::size_t attended_ = 0;
   std::uint32_t turn_ = 0;
   bool dozing_ = false;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -43,7 +44,7 @@ inline void sweep_take_back(tally& all, session& worker, std::size_t stride) {
     worker.finish_take_back();
     if (round / 2 % 2 == 0) worker.join_queued();
     if (round % 2 == 0) worker.post();  // the same numbers at once, else when the worker has seen that they are gone
-    for (std::size_t i = 0; i != well_after && !worker.all_ended(); ++i) worker.advance();
+    for (std::size_t i = 0; i != 2 * well_after && !worker.all_ended(); ++i) worker.advance();
     while (!worker.all_ended()) worker.hurry();
     if (since_claim == well_after) return;
   }
@@ -115,6 +116,35 @@ inline void sweep_kill(tally& all, session& worker, std::size_t stride) {
     worker.post();
     while (!worker.all_ended()) worker.hurry();
     if (worker.lost() != started) throw violation(std::to_string(worker.lost()) + " lost by one death");
+    if (since_next == well_after) return;
+  }
+}
+
+/// An element is asked to stop, from when it is claimed to well after the next one is: that one is not to be asked.
+inline void sweep_stop(tally& all, session& worker, std::size_t stride) {
+  constexpr std::size_t well_after = 100;
+  for (std::size_t offset = 0;; offset += stride) {
+    ++all.sweeps;
+    auto elements = make_message("asked to stop", worker.next_id(), &asked_task, 3, 3,
+                                 [](std::uint64_t id) { return std::make_tuple(id); });
+    elements->job.limits.timeout = std::chrono::hours(1);
+    const std::uint64_t first = elements->first;
+    elements->verify = [first](std::uint64_t id, const lane_port::worker_reply& answer, lane_port&) {
+      byte_reader bytes(answer.data, answer.size);
+      const bool asked = decode<bool>(bytes);
+      return answer.kind == reply_kind::value && (!asked || id == first);
+    };
+    worker.submit(std::move(elements));
+    worker.post();
+    const std::uint64_t before = worker.replies().published.load();
+    while (worker.replies().claimed.load() == before) worker.hurry();
+    std::size_t since_next = 0;
+    for (std::size_t i = 0; i != offset && since_next != well_after; ++i) {
+      worker.advance();
+      if (worker.replies().claimed.load() > before + 1) ++since_next;
+    }
+    worker.ask_to_stop(before + 1);
+    while (!worker.all_ended()) worker.hurry();
     if (since_next == well_after) return;
   }
 }
