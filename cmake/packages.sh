@@ -96,6 +96,7 @@ find_missing() {
     need libcereal-dev 'cereal'
   fi
   if [ "$purpose" = tests ]; then
+    have objdump || need binutils objdump
     if [ -z "$compiler" ] ||
       ! compiler_sees '__has_include(<catch2/catch.hpp>) || __has_include(<catch2/catch_all.hpp>)'; then
       need catch2 'Catch2'
