@@ -27,7 +27,7 @@ inline constexpr auto patience = 10s;
 /// killed, in the error that says so; none is begun twice, and what has a value was begun.
 class round {
  public:
-  enum class end { none, value, crashed, broken, terminated };
+  enum class end { none, value, crashed, broken, terminated, stopped };
 
   explicit round(board& shared) : board_(shared) { board_.clear(); }
 
@@ -35,8 +35,10 @@ class round {
 
   enum class kind {
     plain,
-    doomed,  ///< it kills its worker itself
-    spare,   ///< it need not run, and its outcome is not asked for
+    doomed,   ///< it kills its worker itself
+    spare,    ///< it need not run, and its outcome is not asked for
+    endless,  ///< it never returns: the pool has to end it
+    retried,  ///< it is run again, once, if its worker dies
   };
 
   /// The number of a new task.
@@ -122,21 +124,27 @@ class round {
     for (std::size_t id = 0; id != count_; ++id) {
       const int ran = board_.ran[id].load();
       const std::string name = "task " + std::to_string(id);
-      if (ran > 1) complain(name + " ran " + std::to_string(ran) + " times");
+      if (ran > (kinds_[id] == kind::retried ? 2 : 1)) complain(name + " ran " + std::to_string(ran) + " times");
       switch (ends_[id]) {
         case end::none:
           if (kinds_[id] != kind::spare) complain(name + " has no outcome");
           break;
         case end::value:
-          if (ran != 1) complain(name + " has a value and ran " + std::to_string(ran) + " times");
-          if (kinds_[id] == kind::doomed) complain(name + " has a value although it killed its worker");
+          if (ran != 1 && kinds_[id] != kind::retried)
+            complain(name + " has a value and ran " + std::to_string(ran) + " times");
+          if (kinds_[id] == kind::doomed || kinds_[id] == kind::endless)
+            complain(name + " has a value, and never returned");
           ++board_.values;
           break;
         case end::crashed:
           if (kinds_[id] != kind::doomed) ++board_.crashed;
+          if (kinds_[id] == kind::retried) complain(name + " was not retried");
           break;
         case end::broken:
           ++board_.broken;
+          break;
+        case end::stopped:
+          if (kinds_[id] != kind::endless) complain(name + " was stopped");
           break;
         case end::terminated:
           break;
@@ -159,6 +167,10 @@ class round {
       return end::broken;
     } catch (const procpool::pool_terminated&) {
       return end::terminated;
+    } catch (const procpool::task_timeout&) {
+      return end::stopped;
+    } catch (const procpool::task_cancelled&) {
+      return end::stopped;
     } catch (const procpool::timeout_error&) {
       complain("task " + std::to_string(id) + " hangs");
       throw;  // nothing that follows would come to an end

@@ -264,6 +264,45 @@ void uneven(process_pool& pool, round& now) {
   }
 }
 
+/// The pool kills the worker: of a task that takes too long, and of one that is cancelled while it runs.
+void limits(process_pool& pool, round& now) {
+  const auto never_return = [shared = &now.shared()](int id) {
+    begin(shared, id);
+    for (;;) ::pause();
+    return 0;
+  };
+  const int slow = now.task(round::kind::endless);
+  auto timed = now.submit(slow, [&] { return pool.with({.timeout = 2ms}).apply_async(never_return, slow); });
+  const int unwanted = now.task(round::kind::endless);
+  auto cancelled = now.submit(unwanted, [&] { return pool.apply_async(never_return, unwanted); });
+  if (cancelled) {
+    const std::int64_t until = now_ns() + 20'000'000;  // it may never begin, where something is killed
+    while (now.shared().ran[unwanted] == 0 && now_ns() < until) std::this_thread::yield();
+    cancelled->cancel();
+    now.judge(unwanted, [&] { return cancelled->get(patience); }, 0);
+  }
+  if (timed) now.judge(slow, [&] { return timed->get(patience); }, 0);
+}
+
+void retries(process_pool& pool, round& now) {
+  std::vector<std::pair<int, std::optional<procpool::future<int>>>> running;
+  for (int i = 0; i != 8; ++i) {
+    const int id = now.task(round::kind::retried);
+    running.emplace_back(id, now.submit(id, [&] {
+      return pool.with({.retries = 1})
+          .apply_async(
+              [shared = &now.shared()](int number) {
+                begin(shared, number);
+                return 5 * number;
+              },
+              id);
+    }));
+  }
+  for (auto& [id, result] : running) {
+    if (result) now.judge(id, [&, number = id] { return result->get(patience) == 5 * number; });
+  }
+}
+
 /// Takes its time to be decoded in the application.
 struct slow_text {
   std::string text{};
@@ -348,6 +387,8 @@ void everything_alone(process_pool& pool, round& now) {
   arrays(pool, now);
   deaths(pool, now);
   uneven(pool, now);
+  limits(pool, now);
+  retries(pool, now);
 }
 void everything(process_pool& pool, round& now) {
   everything_alone(pool, now);
@@ -506,6 +547,8 @@ constexpr entry entries[] = {
      [](board& shared) -> std::unique_ptr<workload> { return std::make_unique<live_pool>(shared, small, 3); }},
     {"uneven", live<uneven>},
     {"slow_reader", live<slow_reader>},
+    {"limits", live<limits>},
+    {"retries", live<retries>},
     {"life", fresh<small, false>},
     {"destroy", fresh<some_uneven, false>},
     {"terminate", fresh<some, true>},
