@@ -449,3 +449,12 @@ TEST_CASE("a failure to encode or decode is reported with its place", "[exceptio
   byte_reader nothing(nullptr, 0);
   CHECK_THAT(decode_failure(nothing, "apply").what(), Catch::StartsWith("procpool: apply: "));
 }
+
+#if defined(__GLIBCXX__)
+TEST_CASE("a text that would be kept for ever is not taken from bytes at any length", "[exception_codec]") {
+  static const std::string text(10'000, 'x');
+  // The library's own texts are literals; what arrives may be anybody's.
+  const auto back = round_trip(thrown_by([] { std::__throw_bad_variant_access(text.c_str()); }));
+  CHECK_THROWS_AS(std::rethrow_exception(back), serialization_error);
+}
+#endif

@@ -266,6 +266,8 @@ class standard_exceptions {
 
   static const char* literal(const std::string& text) {
     constexpr std::size_t max_literals = 64;
+    constexpr std::size_t longest_literal = 256;  // the bytes may be anybody's, and are kept for ever
+    if (text.size() > longest_literal) return "bad variant access";
     static std::mutex mutex;
     static std::set<std::string>* const known = new std::set<std::string>;  // never destroyed: exceptions refer to it
     const std::lock_guard lock(mutex);
