@@ -124,7 +124,8 @@ class scribbler {
   void write_plausible() {
     constexpr std::size_t words[] = {offsetof(reply_half, published), offsetof(reply_half, claimed),
                                      offsetof(reply_half, asleep),    offsetof(reply_half, state),
-                                     offsetof(reply_half, busy_ns),   offsetof(reply_half, busy_since)};
+                                     offsetof(reply_half, busy_ns),   offsetof(reply_half, timed),
+                                     offsetof(reply_half, busy_since)};
     const std::uint64_t near = requests_.taken.load(std::memory_order_relaxed) + random_.below(8);
     switch (random_.below(4)) {
       case 0:
@@ -255,13 +256,16 @@ TEST_CASE("a lane that is overwritten while the parent reads it", "[lane][isolat
     const std::uint64_t settled = port.settled();
     const std::uint64_t claimed = port.claimed();
     if (claimed < settled || claimed > port.last()) FAIL("claimed() outside of what is posted");
+    const auto running = port.running();
+    if (running && (*running <= settled || *running > port.last())) FAIL("what runs is not posted");
+    static_cast<void>(port.started(settled + 1));
     static_cast<void>(port.initialized() || port.left());
     if (port.failure().size() > detail::failure_text) FAIL("a long failure");
     if (port.busy(std::chrono::steady_clock::now()) < 0ns) FAIL("busy for less than no time");
     std::vector<detail::chunk> back;
     if (reads % 7 == 0) port.take_back(settled + 15, back);
     auto published = port.published(settled, port.last());
-    reads += 6;
+    reads += 9;
     for (int looks = 0; published == settled && looks != 5000; ++looks, ++reads) {
       if (looks % 100 == 99) std::this_thread::yield();
       published = port.published(settled, port.last());

@@ -137,7 +137,8 @@ class lane_under_attack {
         {offsetof(reply_half, published), 8},    {offsetof(reply_half, claimed), 8},
         {offsetof(reply_half, asleep), 4},       {offsetof(reply_half, state), 4},
         {offsetof(reply_half, busy_ns), 8},      {offsetof(reply_half, busy_since), 8},
-        {offsetof(reply_half, failure_size), 8},
+        {offsetof(reply_half, failure_size), 8}, {offsetof(reply_half, timed), 8},
+        {offsetof(reply_half, timed_since), 8},
     };
     constexpr std::uint32_t known = std::size(words);
     const std::uint32_t which = in_.below(known + 5);
@@ -370,6 +371,10 @@ class lane_under_attack {
     const hostile_memory::watching here;
     const std::uint64_t claimed = port_.claimed();
     require(claimed >= port_.settled() && claimed <= port_.last(), "claimed() outside of what is posted");
+    const auto running = port_.running();
+    require(!running || (*running > port_.settled() && *running <= port_.last()), "what runs is not posted");
+    const auto since = port_.started(port_.settled() + 1);
+    require(!since || since->time_since_epoch().count() >= 0, "started before all time");
     static_cast<void>(port_.initialized());
     static_cast<void>(port_.left());
     require(port_.failure().size() <= failure_text, "a long reason for a failure");
