@@ -316,3 +316,21 @@ TEST_CASE("many time limits at once", "[time_limit]") {
   }
   CHECK(pool.stats().workers_crashed == 40);
 }
+
+TEST_CASE("a time limit counts from the start in the worker, however long that took", "[time_limit]") {
+  resources_unchanged guard;
+  process_pool pool{1};
+  const pid_t worker = pool.apply(own_pid);
+  ::kill(worker, SIGSTOP);  // it starts nothing until it goes on
+  auto limited = pool.with({.timeout = 400ms});
+  auto cancelled = limited.apply_async(own_pid);
+  std::this_thread::sleep_for(300ms);
+  CHECK(cancelled.cancel());
+  auto late = limited.apply_async([] {
+    std::this_thread::sleep_for(100ms);
+    return ::getpid();
+  });
+  std::this_thread::sleep_for(500ms);
+  ::kill(worker, SIGCONT);
+  CHECK(late.get() == worker);
+}

@@ -50,6 +50,7 @@ class watchdog {
   steady_time tend(steady_time now, leftovers& done) {
     steady_time next = no_deadline;
     for (std::size_t i = 0; i != crew_.size(); ++i) {
+      if (workers_.at(i).empty()) crew_[i].head = 0;
       if (!watched(i) || workers_.at(i).empty()) continue;
       if (crew_[i].under.number != 0) {
         next = std::min(next, tend_sentence(i, now));
@@ -111,10 +112,12 @@ class watchdog {
     if (record.head != head) {
       record.head = head;
       record.head_since = now;
+      record.head_runs_since = no_deadline;
     }
+    if (running) record.head_runs_since = std::min(record.head_runs_since, now);
     if (timeout.count() == 0) return next;
     if (!running) return look_at_silent(i, head, later(later(record.head_since, timeout), longest_silence), now, next);
-    const steady_time expiry = later(std::min(record.head_since, port.started(head).value_or(now)), timeout);
+    const steady_time expiry = later(std::min(record.head_runs_since, port.started(head).value_or(now)), timeout);
     if (now < expiry) return std::min(next, expiry);
     return condemn(i, head, end_cause::timed_out, now, next, done) ? next : now;
   }
