@@ -458,3 +458,19 @@ TEST_CASE("a text that would be kept for ever is not taken from bytes at any len
   CHECK_THROWS_AS(std::rethrow_exception(back), serialization_error);
 }
 #endif
+
+TEST_CASE("an error code that its type does not have is not taken from bytes", "[exception_codec]") {
+  for (const std::int32_t code : {-1, 16, 167'772'162}) {
+    heap_writer bytes;
+    bytes.put(exception_form::standard);
+    bytes.put(exception_nesting::none);
+    put_text(bytes, "std::regex_error");
+    put_text(bytes, "text");
+    bytes.put(static_cast<std::uint32_t>(standard_exceptions::find(&typeid(std::regex_error))));
+    bytes.put(code);
+    bytes.put(std::uint32_t{0});
+    for (int i = 0; i != 3; ++i) put_text(bytes, "");
+    byte_reader reader(bytes.data(), bytes.size());
+    CHECK_THROWS_AS(std::rethrow_exception(decode_exception(reader)), serialization_error);
+  }
+}

@@ -176,6 +176,15 @@ class standard_exceptions {
     return {from.code, *known};
   }
 
+  /// Other numbers are no values of the enumeration: it has no underlying type of its own.
+  static std::regex_constants::error_type regex_code_of(const parts& from) {
+    constexpr std::int32_t largest = 15;
+    if (from.code < 0 || from.code > largest) {
+      throw make_error<serialization_error>("decoding an exception: no such error", std::string("std::regex_error"));
+    }
+    return static_cast<std::regex_constants::error_type>(from.code);
+  }
+
   static bool take_apart(const std::exception_ptr& thrown, parts& found) {
     try {
       std::rethrow_exception(thrown);
@@ -215,7 +224,7 @@ class standard_exceptions {
     } else if constexpr (std::is_same_v<E, std::ios_base::failure>) {
       return inner.wrap(with_text(E("", code_of(from)), what));
     } else if constexpr (std::is_same_v<E, std::regex_error>) {
-      return inner.wrap(with_text(E(static_cast<std::regex_constants::error_type>(from.code)), what));
+      return inner.wrap(with_text(E(regex_code_of(from)), what));
     } else if constexpr (std::is_same_v<E, std::future_error>) {
       return inner.wrap(E(static_cast<std::future_errc>(from.code)));
     } else if constexpr (std::is_same_v<E, std::bad_variant_access>) {
