@@ -27,7 +27,7 @@ using lazy_element = std::conditional_t<std::is_void_v<R>, std::monostate, R>;
 template <class R>
 class lazy_job final : public job {
  public:
-  lazy_job(task_code run, const char* called, bool ordered) noexcept : job(run, called, 0), ordered_(ordered) {}
+  lazy_job(task_code run, const char* called, bool ordered) : job(run, called, 0), ordered_(ordered) {}
 
   void retain() noexcept override { references_.fetch_add(1, std::memory_order_relaxed); }
   void release() noexcept override {

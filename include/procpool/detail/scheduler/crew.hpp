@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/bookkeeping.hpp>
 #include <procpool/detail/deadline.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/posix/resident_bytes.hpp>
@@ -86,7 +87,7 @@ class crew {
     worker_record& record = records_[i];
     record.now = phase::starting;
     record.pid = 0;
-    record.killed_because.clear();
+    record.killed_because = nullptr;
     record.malformed = record.hung_up = false;
     record.under = {};
     record.first_number = workers_.at(i).last();
@@ -94,12 +95,12 @@ class crew {
     try {
       workers_.spawn(i, record.generation);
     } catch (const std::exception& failure) {
-      start_failed(i, failure.what());
+      start_failed(i, text_of([&] { return std::string(failure.what()); }));
     }
   }
 
   void kill(std::size_t i, const char* why) noexcept {
-    if (records_[i].killed_because.empty()) records_[i].killed_because = why;
+    if (records_[i].killed_because == nullptr) records_[i].killed_because = why;
     workers_.kill(i, records_[i].generation);
   }
   /// What the worker has written cannot be: nothing of it is read any more, and it is killed.
@@ -158,7 +159,7 @@ class crew {
     auto& port = workers_.at(i);
     const bool served = record.alive();
     const bool in_order = port.left() && end.exit_status() == 0;
-    std::string failure = port.failure();
+    std::string failure = text_of([&] { return port.failure(); });
     port.close();
     record.pid = 0;
     // Until all are there, the end of one that was ready is a failed start like any other: nobody would replace it.
@@ -169,8 +170,10 @@ class crew {
       if (in_order && !departing_) ++retired_;
       if (replaces_) spawn(i);
     } else {
-      start_failed(i, failure.empty() ? end.text() + (served ? " before all were ready" : " while it initialized")
-                                      : std::move(failure));
+      if (failure.empty()) {
+        failure = text_of([&] { return end.text() + (served ? " before all were ready" : " while it initialized"); });
+      }
+      start_failed(i, std::move(failure));
     }
   }
 

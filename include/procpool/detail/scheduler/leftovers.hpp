@@ -7,8 +7,8 @@
 #include <exception>
 #include <optional>
 #include <string>
-#include <vector>
 
+#include <procpool/detail/bookkeeping.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/error.hpp>
 
@@ -17,7 +17,7 @@ namespace procpool::detail {
 /// Why an element ends without a worker's reply.
 enum class end_cause {
   cancelled,
-  timed_out,   ///< ran past its limit
+  timed_out,  ///< ran past its limit
   terminated,
   broken,     ///< no worker is left to run it
   skipped,    ///< an element of its job before it has failed
@@ -32,11 +32,11 @@ struct leftovers {
     end_cause why;
   };
 
-  std::vector<ended_chunk> ended{};
-  std::vector<chunk> through{};
-  std::vector<std::size_t> to_wake{};  ///< workers that have something new to look at
-  bool wake_collector = false;         ///< it has to look sooner than it meant to
-  std::string why_broken{};            ///< for end_cause::broken
+  bookkeeping_vector<ended_chunk> ended{};
+  bookkeeping_vector<chunk> through{};
+  bookkeeping_vector<std::size_t> to_wake{};  ///< workers that have something new to look at
+  bool wake_collector = false;                ///< it has to look sooner than it meant to
+  std::string why_broken{};                   ///< for end_cause::broken
 };
 
 /// One element that a worker had started when it ended, and that fails.
@@ -61,8 +61,9 @@ inline std::string in_words(std::chrono::nanoseconds duration) {
   return text;
 }
 
+/// What such an element ends in; std::bad_alloc if there is no memory for the error.
 inline std::exception_ptr error_of(const job& target, std::size_t element, end_cause why,
-                                   const std::string& why_broken) {
+                                   const std::string& why_broken) noexcept try {
   const std::string place = target.place(element) + ": ";
   switch (why) {
     case end_cause::cancelled:
@@ -82,6 +83,8 @@ inline std::exception_ptr error_of(const job& target, std::size_t element, end_c
       break;
   }
   return nullptr;
+} catch (...) {
+  return std::current_exception();
 }
 
 /// Settles every element that has ended, which have been counted already, and returns how many those were.

@@ -10,6 +10,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <span>
 #include <string>
@@ -381,10 +382,11 @@ class scheduler final : public engine {
       if (record.now != phase::given_up) {
         any_left = true;
       } else {
-        table_.end_own(i, "worker " + std::to_string(i) + " cannot be started: " + record.failure, done);
+        table_.end_own(
+            i, text_of([&] { return "worker " + std::to_string(i) + " cannot be started: " + record.failure; }), done);
       }
     }
-    if (!any_left) break_pool("no worker can be started: " + crew_[0].failure, done);
+    if (!any_left) break_pool(text_of([&] { return "no worker can be started: " + crew_[0].failure; }), done);
   }
 
   void break_pool(std::string why, leftovers& done) {
@@ -406,7 +408,7 @@ class scheduler final : public engine {
       const std::lock_guard lock(mutex_);
       if (crew_[i].generation != generation) return;
       workers_.at(i).close();
-      crew_.start_failed(i, "fork: " + std::generic_category().message(error));
+      crew_.start_failed(i, text_of([&] { return "fork: " + std::generic_category().message(error); }));
       give_up(done);
       changed_.notify_all();
     }
@@ -437,22 +439,29 @@ class scheduler final : public engine {
 
   /// Fails what the worker was running, unless it is to be run again.
   void lose_started(std::size_t i, const worker_end& end, leftovers& done) {
-    std::vector<lost_element> lost;
-    std::string because;
+    bookkeeping_vector<lost_element> lost;
+    const char* because = nullptr;
     std::shared_ptr<const crash_report> report;
     {
       const std::lock_guard lock(mutex_);
       if (!crew_[i].alive()) return;
       lost = table_.take_started(i, done);
       because = crew_[i].killed_because;
-      if (!lost.empty()) report = std::make_shared<const crash_report>(workers_.at(i).report());
+      if (!lost.empty()) report = report_of(i);
     }
     for (auto& [what, why] : lost) {
       reply how;
-      how.error = why ? error_of(*what.target, what.first, *why, {})
-                      : std::make_exception_ptr(end.error(what.target->place(what.first), because, report));
+      how.error =
+          why ? error_of(*what.target, what.first, *why, {}) : end.error(*what.target, what.first, because, report);
       what.target->settle(what.first, how);
     }
+  }
+
+  /// Null if there is no memory for it: less is told then.
+  std::shared_ptr<const crash_report> report_of(std::size_t i) const noexcept try {
+    return std::make_shared<const crash_report>(workers_.at(i).report());
+  } catch (const std::bad_alloc&) {
+    return nullptr;
   }
 
   void hung_up(std::size_t i) noexcept {
@@ -471,7 +480,7 @@ class scheduler final : public engine {
     {
       const std::lock_guard lock(mutex_);
       lost_ = true;
-      break_pool("the process that starts the workers is gone", done);
+      break_pool(text_of([] { return std::string("the process that starts the workers is gone"); }), done);
     }
     finish_up(done);
     for (std::size_t i = 0; i != crew_.size(); ++i) {
@@ -562,8 +571,8 @@ class scheduler final : public engine {
   std::atomic<bool> closed_{false};  ///< changes under mutex_
   bool terminated_ = false;
   bool broken_ = false;
-  bool lost_ = false;      ///< under role_
-  bool finished_ = false;  ///< the collector is to end
+  bool lost_ = false;       ///< under role_
+  bool finished_ = false;   ///< the collector is to end
   bool submitted_ = false;  ///< since the last tick
   bool ticking_ = false;    ///< the collector looks every so often, whether anybody rings or not
   steady_time wake_at_{};   ///< when workers that are awaited are woken, should a wake-up have been lost

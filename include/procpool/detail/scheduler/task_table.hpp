@@ -5,12 +5,11 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <optional>
 #include <string>
 #include <utility>
-#include <vector>
 
+#include <procpool/detail/bookkeeping.hpp>
 #include <procpool/detail/deadline.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/scheduler/crew.hpp>
@@ -64,7 +63,7 @@ class task_table {
     const auto all = [](const chunk&) { return true; };
     withdraw_from(queue_, all, *ending_, done);
     for (std::size_t i = 0; i != crew_.size(); ++i) withdraw_from(crew_[i].own, all, *ending_, done);
-    done.why_broken = why_broken_;
+    done.why_broken = text_of([this] { return why_broken_; });
   }
   bool ending() const noexcept { return ending_.has_value(); }
   const std::string& why_broken() const noexcept { return why_broken_; }
@@ -73,7 +72,7 @@ class task_table {
     submitted += what.count;
     if (ending_) {
       end(std::move(what), *ending_, done);
-      done.why_broken = why_broken_;
+      done.why_broken = text_of([this] { return why_broken_; });
     } else {
       home_of(what).push_back(std::move(what));
     }
@@ -101,11 +100,11 @@ class task_table {
           if (lowest == 0 && first + each.count - 1 > claimed && predicate(each)) lowest = std::max(first, claimed + 1);
         });
         if (lowest == 0) break;
-        std::vector<chunk> back;
+        bookkeeping_vector<chunk> back;
         const bool taken = port.take_back(lowest - 1, back);
         done.to_wake.push_back(i);
         if (!taken) continue;  // the worker got on meanwhile: look again from where it is now
-        std::vector<chunk> others;
+        bookkeeping_vector<chunk> others;
         for (chunk& each : back) {
           if (predicate(each)) {
             end(std::move(each), why, done);
@@ -122,14 +121,14 @@ class task_table {
 
   /// The worker is gone, or does not matter any more: what is posted to it goes elsewhere, or ends with the pool.
   void abandon_posted(std::size_t i, leftovers& done) {
-    std::vector<chunk> back;
+    bookkeeping_vector<chunk> back;
     workers_.at(i).take_all(back, done.through);
     put_back(back, done);
   }
 
   /// Takes back what is posted behind `number`, to where it waited before. False if the worker has gone past it.
   bool recall(std::size_t i, std::uint64_t number, leftovers& done) {
-    std::vector<chunk> back;
+    bookkeeping_vector<chunk> back;
     const bool taken = workers_.at(i).take_back(number, back);
     done.to_wake.push_back(i);  // it may have stepped back from a limit that is restored
     put_back(back, done);
@@ -138,14 +137,14 @@ class task_table {
 
   /// The worker is gone: takes from it the element that it had started, or all that it was given if its word cannot be
   /// believed. What may be tried again waits again; the rest is counted as failed, and about to be settled.
-  std::vector<lost_element> take_started(std::size_t i, leftovers& done) {
+  bookkeeping_vector<lost_element> take_started(std::size_t i, leftovers& done) {
     auto& port = workers_.at(i);
     const worker_record::sentence& under = crew_[i].under;
     const std::uint64_t settled = port.settled();
     const std::uint64_t last =
         crew_[i].malformed ? port.last() : std::max(std::min(port.claimed(), settled + 1), under.number);
-    std::vector<lost_element> lost;
-    std::vector<chunk> again;
+    bookkeeping_vector<lost_element> lost;
+    bookkeeping_vector<chunk> again;
     for (std::uint64_t number = settled + 1; number <= last; ++number) {
       const auto [where, offset] = port.find(number);
       chunk one = *where;
@@ -210,16 +209,16 @@ class task_table {
 
  private:
   /// Where a chunk waits that is not posted.
-  std::deque<chunk>& home_of(const chunk& what) noexcept {
+  bookkeeping_deque<chunk>& home_of(const chunk& what) noexcept {
     return what.lane == chunk::any_lane ? queue_ : crew_[static_cast<std::size_t>(what.lane)].own;
   }
 
   /// Puts chunks that were posted back where they came from, before all that waits there, in order. Where nothing waits
   /// any more, they end.
-  void put_back(std::vector<chunk>& chunks, leftovers& done) {
+  void put_back(bookkeeping_vector<chunk>& chunks, leftovers& done) {
     if (ending_) {
       for (chunk& each : chunks) end(std::move(each), *ending_, done);
-      done.why_broken = why_broken_;
+      done.why_broken = text_of([this] { return why_broken_; });
     } else {
       for (auto each = chunks.rbegin(); each != chunks.rend(); ++each) home_of(*each).push_front(std::move(*each));
     }
@@ -234,7 +233,7 @@ class task_table {
   }
 
   template <class Predicate>
-  void withdraw_from(std::deque<chunk>& queue, Predicate predicate, end_cause why, leftovers& done) {
+  void withdraw_from(bookkeeping_deque<chunk>& queue, Predicate predicate, end_cause why, leftovers& done) {
     for (chunk& each : queue) {
       if (predicate(each)) end(std::move(each), why, done);
     }
@@ -242,7 +241,7 @@ class task_table {
   }
 
   /// Posts the front of `queue`, or as much of it as the worker may still run. False if nothing could be done now.
-  bool post(std::size_t i, std::deque<chunk>& queue, leftovers& done) {
+  bool post(std::size_t i, bookkeeping_deque<chunk>& queue, leftovers& done) {
     chunk& front = queue.front();
     chunk rest;
     const auto keep_only = [&](std::size_t elements) {
@@ -306,8 +305,8 @@ class task_table {
 
   Workers& workers_;
   crew<Workers>& crew_;
-  std::deque<chunk> queue_;
-  std::vector<bool> blocked_;  ///< dispatch(): whose lane has no room now
+  bookkeeping_deque<chunk> queue_;
+  bookkeeping_vector<bool> blocked_;  ///< dispatch(): whose lane has no room now
   steady_time soonest_expiry_ = no_deadline;
   std::optional<end_cause> ending_;
   std::string why_broken_;

@@ -7,11 +7,13 @@
 
 #include <cstddef>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include <procpool/detail/crash_report.hpp>
+#include <procpool/detail/job.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
@@ -35,16 +37,20 @@ struct worker_end {
     return text;
   }
 
-  /// `killed_because`: why the pool killed it; empty if it did not. `report`: what it wrote down, if it did.
-  worker_crashed error(const std::string& place, const std::string& killed_because,
-                       std::shared_ptr<const crash_report> report) const {
-    std::string text = place + ": " + this->text();
+  /// What a task ends in that it took along; std::bad_alloc if there is no memory for the error.
+  /// `killed_because`: why the pool killed it; null if it did not. `report`: what it wrote down, if it did.
+  std::exception_ptr error(const job& target, std::size_t element, const char* killed_because,
+                           std::shared_ptr<const crash_report> report) const noexcept try {
+    std::string text = target.place(element) + ": " + this->text();
     if (signal() == SIGKILL) {
-      text +=
-          killed_because.empty() ? ", not sent by the pool (the OOM killer?)" : ", sent by the pool: " + killed_because;
+      text += killed_because == nullptr ? ", not sent by the pool (the OOM killer?)"
+                                        : std::string(", sent by the pool: ") + killed_because;
     }
     if (report && report->signal != signal()) report.reset();  // it did not end as it said
-    return make_error<worker_crashed>(text, pid, signal(), exit_status(), max_resident_bytes, std::move(report));
+    return std::make_exception_ptr(
+        make_error<worker_crashed>(text, pid, signal(), exit_status(), max_resident_bytes, std::move(report)));
+  } catch (...) {
+    return std::current_exception();
   }
 };
 

@@ -7,9 +7,9 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <string>
 
+#include <procpool/detail/bookkeeping.hpp>
 #include <procpool/detail/deadline.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/scheduler/leftovers.hpp>
@@ -28,16 +28,16 @@ struct worker_record {
 
   /// What the worker runs is to end, for this reason: nothing else is given to it until it has.
   struct sentence {
-    std::uint64_t number = 0;            ///< of the element; 0: there is none
-    end_cause why{};                     ///< what it ends in if the worker dies
-    bool overrules = false;              ///< also if the worker returns a result after all
-    steady_time kill_at = no_deadline;   ///< when its grace is over
+    std::uint64_t number = 0;           ///< of the element; 0: there is none
+    end_cause why{};                    ///< what it ends in if the worker dies
+    bool overrules = false;             ///< also if the worker returns a result after all
+    steady_time kill_at = no_deadline;  ///< when its grace is over
   };
 
   phase now = phase::vacant;
   std::uint64_t generation = 0;  ///< of the process that is there, or is to be started next
   pid_t pid = 0;
-  std::string killed_because{};        ///< why the pool killed it; empty if it did not
+  const char* killed_because = nullptr;  ///< why the pool killed it; null if it did not
   sentence under{};
   std::uint64_t head = 0;              ///< the first element that has not ended, when it was last looked at,
   steady_time head_since{};            ///< since when it was that, if it has a time limit,
@@ -45,7 +45,7 @@ struct worker_record {
   bool malformed = false;              ///< its replies cannot be believed any more
   bool hung_up = false;                ///< its end of the socket is closed
   std::uint64_t first_number = 0;      ///< the number below its first element
-  std::deque<chunk> own{};             ///< chunks that only this worker may run (broadcast)
+  bookkeeping_deque<chunk> own{};      ///< chunks that only this worker may run (broadcast)
   std::size_t completed = 0;           ///< elements that ended in a value, over all generations
   int failed_starts = 0;               ///< in a row
   std::string failure{};               ///< why the last one failed
@@ -58,7 +58,7 @@ struct worker_record {
   static constexpr auto longest_leave = std::chrono::seconds(10);
   static constexpr auto longest_hang_up = std::chrono::milliseconds(50);
 
-  bool killed() const noexcept { return !killed_because.empty(); }
+  bool killed() const noexcept { return killed_because != nullptr; }
   bool alive() const noexcept { return now == phase::ready || now == phase::leaving; }
   bool has_process() const noexcept { return now == phase::starting || alive(); }
 

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/bookkeeping.hpp>
 #include <procpool/detail/crash_report.hpp>
 #include <procpool/detail/deadline.hpp>
 #include <procpool/detail/job.hpp>
@@ -27,7 +28,7 @@ enum class post_result {
 /// thread that has the collecting role, the rest by either.
 template <class Port>
 concept worker_port =
-    requires(Port port, const Port seen, chunk what, std::uint64_t number, std::vector<chunk> chunks) {
+    requires(Port port, const Port seen, chunk what, std::uint64_t number, bookkeeping_vector<chunk> chunks) {
       { port.post(what) } -> std::same_as<post_result>;
       { port.take_back(number, chunks) } -> std::same_as<bool>;
       port.take_all(chunks, chunks);

@@ -12,6 +12,7 @@
 
 #include <sys/stat.h>
 
+#include <procpool/detail/bookkeeping.hpp>
 #include <procpool/detail/codec/bytes.hpp>
 #include <procpool/detail/posix/message_socket.hpp>
 #include <procpool/shared_array.hpp>
@@ -26,7 +27,7 @@ struct attachment_message {
 /// Sends the arrays, each once, for the elements up to `number`. False, with errno, if not all of them were sent.
 inline bool send_attachments(int socket, std::uint64_t number, std::span<const std::shared_ptr<array_block>> blocks,
                              int flags) {
-  std::vector<int> fds;
+  bookkeeping_vector<int> fds;
   fds.reserve(blocks.size());
   for (const auto& block : blocks) fds.push_back(block->fd());
   std::sort(fds.begin(), fds.end());
@@ -45,7 +46,7 @@ class attachment_inbox final : public attachment_source {
   /// More than this many waiting at once come from a stranger.
   static constexpr std::size_t most = 65536;
 
-  explicit attachment_inbox(int socket) noexcept : socket_(socket) {}
+  explicit attachment_inbox(int socket) : socket_(socket) {}
 
   std::shared_ptr<array_block> take(std::uint64_t identity) override {
     receive();

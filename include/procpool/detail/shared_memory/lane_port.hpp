@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -17,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/bookkeeping.hpp>
 #include <procpool/detail/crash_report.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/posix/descriptor_registry.hpp>
@@ -142,7 +142,8 @@ class lane_port {
 
   /// Takes back all elements above `keep` if none of them has started; they are handed out in order. Else nothing changes
   /// but that the worker may have stepped back in between, so it has to be woken.
-  bool take_back(std::uint64_t keep, std::vector<chunk>& out) {
+  template <class Chunks>
+  bool take_back(std::uint64_t keep, Chunks& out) {
     if (keep >= last_) return true;
     if (!protocol::take_back(requests_, replies_, keep, last_)) return false;
     cut(keep, out);
@@ -150,7 +151,8 @@ class lane_port {
   }
 
   /// The worker is gone: all that is posted behind the settled elements, in order.
-  void take_all(std::vector<chunk>& out, std::vector<chunk>& through) {
+  template <class Chunks>
+  void take_all(Chunks& out, Chunks& through) {
     requests_.limit.store(settled_, std::memory_order_relaxed);
     cut(settled_, out);
     settle(settled_, through);  // of a chunk that was cut, what is left is settled
@@ -176,7 +178,8 @@ class lane_port {
 
   /// Elements up to `number` are settled: what they occupied is free again.
   /// The chunks that are through are handed out, to be destroyed where no lock is held.
-  void settle(std::uint64_t number, std::vector<chunk>& through) {
+  template <class Chunks>
+  void settle(std::uint64_t number, Chunks& through) {
     settled_ = reading_ = number;
     while (!posted_.empty() && posted_.front().first + posted_.front().what.count - 1 <= number) {
       posting& entry = posted_.front();
@@ -401,7 +404,8 @@ class lane_port {
     return false;
   }
 
-  void cut(std::uint64_t keep, std::vector<chunk>& out) {
+  template <class Chunks>
+  void cut(std::uint64_t keep, Chunks& out) {
     const std::size_t before = out.size();
     while (!posted_.empty() && posted_.back().first > keep) {
       posting& entry = posted_.back();
@@ -428,7 +432,7 @@ class lane_port {
   reply_half& replies_;
   std::size_t reply_bytes_;
 
-  std::deque<posting> posted_;
+  bookkeeping_deque<posting> posted_;
   std::uint64_t last_ = 0;     ///< the highest number posted; what `limit` says
   std::uint64_t settled_ = 0;  ///< the highest number settled
   std::uint64_t reading_ = 0;  ///< the highest number whose reply is being read; settled_ while none is
@@ -441,7 +445,7 @@ class lane_port {
   std::optional<attachment_inbox> inbox_;
   std::uint64_t reply_position_ = 0;
   static constexpr std::size_t believed_size = std::size_t{1} << 20;  ///< of a reply, without asking the system
-  static constexpr int most_refused_sends = 50;  ///< in a row, each at the scheduler's backstop
+  static constexpr int most_refused_sends = 50;                       ///< in a row, each at the scheduler's backstop
   int refused_sends_ = 0;
   std::unique_ptr<std::byte, free_deleter> scratch_;
 };
