@@ -34,15 +34,16 @@ int main(int count, char** words) {
   ::sigprocmask(SIG_BLOCK, &go, nullptr);
   sweeps::leak_check leaks;
   if (target == "parent") wait_for_tracer(::getpid());
-  sweeps::verdict result = sweeps::workload().run([&](procpool::process_pool<>& pool) {
+  const sweeps::verdict result = sweeps::workload().run([&](procpool::process_pool<>& pool) {
     if (target == "zygote") wait_for_tracer(pool.apply([] { return ::getppid(); }));
     if (target == "worker") wait_for_tracer(pool.apply([] { return ::getpid(); }));
   });
+  std::string wrong = result.wrong;
   if (const std::string left = leaks.left_behind(mappings_too); !left.empty()) {
-    result.wrong += (result.wrong.empty() ? "left behind: " : "; left behind: ") + left;
+    wrong += (wrong.empty() ? "left behind: " : "; left behind: ") + left;
   }
-  sweeps::say((result.wrong.empty() ? "ok: " : "WRONG: " + result.wrong + "; ") + std::to_string(result.good) +
-              " steps good, " + std::to_string(result.refused) + " refused" +
-              (result.first_error.empty() ? "" : ", first " + result.first_error) + "\n");
-  return result.wrong.empty() ? 0 : 3;
+  sweeps::say((wrong.empty() ? "ok: " : "WRONG: " + wrong + "; ") + std::to_string(result.good) + " steps good, " +
+              std::to_string(result.refused) + " refused" +
+              (result.refused == 0 ? "" : std::string(", first ") + result.first_error) + "\n");
+  return wrong.empty() ? 0 : 3;
 }

@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
+#include <cstdio>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -29,8 +31,8 @@ namespace sweeps {
 struct verdict {
   int good = 0;
   int refused = 0;
-  std::string first_error{};  ///< the first documented error
-  std::string wrong{};        ///< empty: the run is as it should be
+  char first_error[200] = "";  ///< the first documented error
+  char wrong[1000] = "";       ///< empty: the run is as it should be
 };
 
 /// Something of everything that a pool does, each step checked. A step may end in an error of the library or of the
@@ -59,7 +61,7 @@ class workload {
       });
     }
     stop_what_runs();
-    return std::move(verdict_);
+    return verdict_;
   }
 
  private:
@@ -117,6 +119,21 @@ class workload {
       return sum == 45;
     });
     step("then", [&] { return pool.apply_async([] { return 20; }).then([](int x) { return x + 1; }).get() == 21; });
+    step("cancel", [&] {
+      auto batch = pool.map_async([](int x) { return x; }, std::views::iota(0, 30), 3);
+      if (!batch.cancel()) return batch.get().size() == 30;
+      try {
+        batch.get();
+      } catch (const procpool::task_cancelled&) {
+        return true;
+      }
+      return false;
+    });
+    step("progress", [&] {
+      std::atomic<std::size_t> last{0};
+      auto reporting = pool.with({.progress = [&](std::size_t done, std::size_t) { last = done; }});
+      return reporting.map([](int x) { return x; }, std::views::iota(0, 20)).size() == 20 && last == 20;
+    });
     step("broadcast", [&] {
       pool.broadcast([] {});
       return true;
@@ -187,13 +204,15 @@ class workload {
     }
   }
 
-  void refused(const char* name, const std::exception& failure) {
+  void refused(const char* name, const std::exception& failure) noexcept {
     ++verdict_.refused;
     note(verdict_.first_error, name, failure.what());
   }
 
-  static void note(std::string& where, const char* name, const char* what) {
-    if (where.empty()) where = std::string(name) + ": " + what;
+  /// Needs no memory: there may be none.
+  template <std::size_t Size>
+  static void note(char (&where)[Size], const char* name, const char* what) noexcept {
+    if (where[0] == 0) std::snprintf(where, Size, "%s: %s", name, what);
   }
 
   verdict verdict_;
