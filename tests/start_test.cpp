@@ -3,10 +3,12 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -429,4 +431,31 @@ TEST_CASE("a pool whose zygote is killed is broken, and says so", "[process_pool
     }
     return false;
   }));
+}
+
+TEST_CASE("a pool whose zygote is killed does not wait for what its workers have started", "[process_pool][crash]") {
+  resources_unchanged guard;
+  process_pool pool{1};
+  const pid_t child = pool.apply([] {
+    const pid_t forked = ::fork();
+    while (forked == 0) ::pause();
+    return forked;
+  });
+  auto hung = pool.apply_async([] {
+    for (;;) ::pause();
+    return 0;
+  });
+  REQUIRE(eventually([&] { return hung.running(); }));
+  const auto status = status_of(pool.stats().workers.at(0).pid);
+  REQUIRE(status);
+  REQUIRE(::kill(status->parent, SIGKILL) == 0);
+  CHECK(hung.wait_for(20s) == std::future_status::ready);
+  // Linux 6.9 and later can kill a process group without its number (pidfd_send_signal(2)).
+  constexpr unsigned process_group = 1u << 2;
+  const int self = static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0));
+  if (::syscall(SYS_pidfd_send_signal, self, 0, nullptr, process_group) == 0 || errno != EINVAL)
+    CHECK(await_end(child));
+  ::close(self);
+  if (is_alive(child)) ::kill(child, SIGKILL);
+  CHECK_THROWS_AS(hung.get(), worker_crashed);
 }

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <signal.h>
 #include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -17,6 +20,7 @@
 #include <procpool/detail/posix/descriptor_registry.hpp>
 #include <procpool/detail/posix/message_socket.hpp>
 #include <procpool/detail/posix/system_call.hpp>
+#include <procpool/detail/posix/unique_fd.hpp>
 #include <procpool/detail/scheduler/worker_end.hpp>
 #include <procpool/detail/scheduler/worker_transport.hpp>
 #include <procpool/detail/shared_memory/doorbell.hpp>
@@ -40,6 +44,7 @@ class forked_workers {
         epoll_(unique_fd(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1"))) {
     region_.keep_from_children();
     for (std::size_t lane = 0; lane != size(); ++lane) ports_.push_back(std::make_unique<lane_port>(region_, lane));
+    processes_.resize(size());
     watch(bell_.fd(), bell_tag);
     watch(zygote_.fd(), zygote_tag);
   }
@@ -79,6 +84,11 @@ class forked_workers {
         bell_.answer();
       } else if (tag == zygote_tag) {
         hear_zygote(to);
+      } else if ((tag & process_tag) != 0) {
+        const auto lane = static_cast<std::size_t>(tag & ~process_tag);
+        if (lane >= size()) continue;
+        processes_[lane].reset();
+        to.hung_up(lane);
       } else if (!at(tag).receive()) {
         ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, at(tag).socket(), nullptr);
         to.hung_up(static_cast<std::size_t>(tag));
@@ -93,6 +103,7 @@ class forked_workers {
   /// Gives up all memory and descriptors: nothing but size() may be used any more.
   void release() noexcept {
     ports_.clear();
+    processes_.clear();
     epoll_.reset();
     bell_.close();
     region_.release();
@@ -101,6 +112,7 @@ class forked_workers {
  private:
   static constexpr std::uint64_t bell_tag = ~std::uint64_t{0};
   static constexpr std::uint64_t zygote_tag = bell_tag - 1;
+  static constexpr std::uint64_t process_tag = std::uint64_t{1} << 32;  ///< and the lane
 
   template <class Handler>
   void hear_zygote(Handler& to) {
@@ -112,19 +124,38 @@ class forked_workers {
         case zygote_news::alive:
           break;
         case zygote_news::started:
+          processes_[event.lane] = zygote_process::pidfd_open(event.pid);
           to.started(event.lane, event.generation, event.pid);
           break;
         case zygote_news::refused:
           to.refused(event.lane, event.generation, event.error);
           break;
         case zygote_news::ended:
+          processes_[event.lane].reset();
           to.ended(event.lane, event.generation, worker_end{event.pid, event.status, event.max_resident_bytes});
           break;
       }
     }
     if (got == received::closed) {
       ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, zygote_.fd(), nullptr);
+      watch_processes();
       to.lost();
+    }
+  }
+
+  /// Without the zygote the kernel kills the workers, but not what they have started, which may also hold copies of their
+  /// ends of the sockets, so that these are never seen closed. What they have started is killed here, where the kernel
+  /// can (pidfd_send_signal(2), Linux 6.9; a process group's number may be a stranger's by now), and their ends are
+  /// seen by descriptors of the processes themselves.
+  void watch_processes() noexcept {
+    constexpr unsigned process_group = 1u << 2;  // PIDFD_SIGNAL_PROCESS_GROUP
+    for (std::size_t lane = 0; lane != size(); ++lane) {
+      if (!processes_[lane]) continue;
+      ::syscall(SYS_pidfd_send_signal, processes_[lane].get(), SIGKILL, nullptr, process_group);
+      epoll_event ended{};
+      ended.events = EPOLLIN;
+      ended.data.u64 = process_tag | lane;
+      ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, processes_[lane].get(), &ended);
     }
   }
 
@@ -147,6 +178,7 @@ class forked_workers {
   zygote_link zygote_;
   registered_fd epoll_;
   std::vector<std::unique_ptr<lane_port>> ports_;
+  std::vector<unique_fd> processes_;  ///< each worker's (pidfd_open(2)), while there is one and the kernel has those
   std::array<epoll_event, 64> happened_{};
   std::size_t happened_count_ = 0;
 };
