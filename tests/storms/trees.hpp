@@ -125,8 +125,9 @@ class trees {
     dice random(mix(seed_) + i);
     const auto what = static_cast<target>(random.below(3));
     const std::string name = "t" + std::to_string(i);
-    // A worker's own children go with it when the zygote kills it; with both gone nobody is left to do so.
-    const bool families = what == target::application;
+    // A worker's own children go with it when the zygote kills it, or when the application finds the zygote gone and can
+    // kill their group; with both gone nobody is left to do so.
+    const bool families = what == target::application || (what == target::zygote && kills_groups());
 
     const pipe_ends life = make_pipe(0);
     const pipe_ends orders = make_pipe(O_CLOEXEC);
@@ -166,6 +167,18 @@ class trees {
     if (what == target::zygote && gone && (!WIFEXITED(status) || WEXITSTATUS(status) != EXIT_SUCCESS))
       found_.add("tree ", i, ": the application ended with status ", status, " when its zygote was killed");
     for (const int fd : {life.reading, orders.writing, signs.reading}) ::close(fd);
+  }
+
+  /// Whether the kernel can kill a process group without its number (pidfd_send_signal(2), Linux 6.9).
+  static bool kills_groups() {
+    constexpr unsigned process_group = 1u << 2;
+    static const bool known = [] {
+      const int self = static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0));
+      const bool failed = ::syscall(SYS_pidfd_send_signal, self, 0, nullptr, process_group) != 0 && errno == EINVAL;
+      ::close(self);
+      return !failed;
+    }();
+    return known;
   }
 
   /// True once the pipe can be read, or is at its end.
