@@ -36,17 +36,18 @@ class history {
   explicit history(violations& found) : found_(found) {
     runs_ = map(MAP_SHARED);
     outcomes_ = map(MAP_PRIVATE);
-    retries_ = map(MAP_PRIVATE);
+    terms_ = map(MAP_PRIVATE);
   }
   history(const history&) = delete;
   history& operator=(const history&) = delete;
 
-  /// `n` ids in a row, for tasks that may run again `retries` times.
-  std::uint64_t new_ids(std::uint64_t n, std::uint8_t retries = 0) {
+  /// `n` ids in a row, for tasks that may run again `retries` times, and may time out if they are `limited`.
+  std::uint64_t new_ids(std::uint64_t n, std::uint8_t retries = 0, bool limited = false) {
     const std::uint64_t first = next_.fetch_add(n);
     if (first + n > capacity) std::abort();
-    if (retries != 0) {
-      for (std::uint64_t i = 0; i != n; ++i) retries_[first + i] = retries;
+    const auto terms = static_cast<std::uint8_t>(retries | (limited ? limited_bit : 0));
+    if (terms != 0) {
+      for (std::uint64_t i = 0; i != n; ++i) terms_[first + i] = terms;
     }
     return first;
   }
@@ -94,8 +95,9 @@ class history {
       if (!throws) found_.add("task ", id, ": an exception of task ", thrown.what());
       if (runs(thrower) == 0) found_.add("task ", thrower, ": an exception, but it never ran");
       return thrower;
-    } catch (const procpool::error& other) {
-      if (!expected_end(other)) found_.add("task ", id, ": ", other.what());
+    } catch (const procpool::task_timeout& late) {
+      ++timeouts;
+      if ((terms_[id] & limited_bit) == 0) found_.add("task ", id, ": no time limit, but ", late.what());
     } catch (const std::exception& other) {
       found_.add("task ", id, ": ", other.what());
     }
@@ -122,7 +124,7 @@ class history {
   /// Once all has ended.
   void check_all() {
     for (std::uint64_t id = checked_; id != next_; ++id) {
-      if (runs(id) > 1 + retries_[id].load()) found_.add("task ", id, ": ran ", runs(id), " times");
+      if (runs(id) > 1 + (terms_[id] & ~limited_bit)) found_.add("task ", id, ": ran ", runs(id), " times");
       if (outcomes_[id].load() != 1) found_.add("task ", id, ": has ", int{outcomes_[id].load()}, " outcomes");
     }
     checked_ = next_;
@@ -155,13 +157,6 @@ class history {
       found_.add("a task is lost by a worker that was not killed, or that cost another one: ", what);
   }
 
-  bool expected_end(const procpool::error& failure) {
-    const std::string_view text = failure.what();
-    const bool timeout = text.find("time limit") != text.npos;  // task_timeout, where the library has it
-    if (timeout) ++timeouts;
-    return timeout;
-  }
-
   /// 17 for "procpool: map: task 17 of 200: ..."
   static std::uint64_t index_in(std::string_view text) {
     constexpr std::string_view before = ": task ";
@@ -172,7 +167,8 @@ class history {
   violations& found_;
   inline static cell* runs_ = nullptr;
   cell* outcomes_ = nullptr;
-  cell* retries_ = nullptr;
+  cell* terms_ = nullptr;  ///< retries, and whether it is limited
+  static constexpr std::uint8_t limited_bit = 128;
   static constexpr std::uint64_t first_id = 1000;  // more than a call has elements: a place in a call is no id
   std::atomic<std::uint64_t> next_{first_id};
   std::uint64_t checked_ = first_id;

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -36,7 +37,7 @@ class caller {
     constexpr member members[] = {&caller::apply,        &caller::apply_async, &caller::map,       &caller::map_async,
                                   &caller::try_map,      &caller::imap,        &caller::unordered, &caller::large,
                                   &caller::shared_array, &caller::callbacks,   &caller::reduce,    &caller::broadcast,
-                                  &caller::retried};
+                                  &caller::retried,      &caller::limited};
     (this->*members[random_.below(std::size(members))])();
     ++calls;
     guard_.alive();
@@ -47,9 +48,9 @@ class caller {
  private:
   using numbers = std::vector<std::uint64_t>;
 
-  numbers some_ids(std::uint64_t most, std::uint8_t retries = 0) {
+  numbers some_ids(std::uint64_t most, std::uint8_t retries = 0, bool limited = false) {
     numbers ids(random_.below(most + 1));
-    std::iota(ids.begin(), ids.end(), past_.new_ids(ids.size(), retries));
+    std::iota(ids.begin(), ids.end(), past_.new_ids(ids.size(), retries, limited));
     return ids;
   }
   std::size_t some_chunksize() { return random_.below(3) * random_.below(20); }
@@ -148,18 +149,7 @@ class caller {
     }
   }
 
-  void try_map() {
-    const numbers ids = some_ids(100);
-    const auto outcomes = pool_.try_map(work, ids, some_chunksize());
-    if (outcomes.size() != ids.size()) return found_.add("a try_map has another number of outcomes");
-    for (std::size_t i = 0; i != ids.size(); ++i) {
-      if (outcomes[i]) {
-        past_.value(ids[i], *outcomes[i] == result_of(ids[i]));
-      } else {
-        past_.failed(ids[i], outcomes[i].error(), throws(ids[i]));
-      }
-    }
-  }
+  void try_map() { outcomes_of(some_ids(100), {}); }
 
   void imap() {
     const numbers ids = some_ids(80);
@@ -275,26 +265,26 @@ class caller {
     }
   }
 
-  /// Where the library can: the same task again, and limits that are never reached.
+  /// Tasks whose worker is killed are run again, up to twice.
   void retried() {
-    if constexpr (has_limits<procpool::call_options>) with_limits(procpool::call_options());
+    constexpr std::uint8_t times = 2;
+    outcomes_of(some_ids(60, times), {.timeout = std::chrono::seconds(100), .retries = times});
   }
-  template <class Options>
-  static constexpr bool has_limits = requires(Options o) { o.retries, o.timeout; };
-  template <class Options>
-  void with_limits(Options limits) {
-    if constexpr (has_limits<Options>) {
-      constexpr std::uint8_t times = 2;
-      const numbers ids = some_ids(60, times);
-      limits.retries = times;
-      limits.timeout = std::chrono::seconds(100);
-      const auto outcomes = pool_.with(std::move(limits)).try_map(work, ids, some_chunksize());
-      for (std::size_t i = 0; i != ids.size(); ++i) {
-        if (outcomes[i]) {
-          past_.value(ids[i], *outcomes[i] == result_of(ids[i]));
-        } else {
-          past_.failed(ids[i], outcomes[i].error(), throws(ids[i]));
-        }
+
+  /// Some tasks are too slow: the pool kills their workers.
+  void limited() {
+    outcomes_of(some_ids(40, 0, true), {.timeout = std::chrono::microseconds(300 + random_.below(600)),
+                                        .grace = std::chrono::microseconds(random_.below(2) * 300)});
+  }
+
+  void outcomes_of(const numbers& ids, procpool::call_options limits) {
+    const auto outcomes = pool_.with(std::move(limits)).try_map(work, ids, some_chunksize());
+    if (outcomes.size() != ids.size()) return found_.add("a try_map has another number of outcomes");
+    for (std::size_t i = 0; i != ids.size(); ++i) {
+      if (outcomes[i]) {
+        past_.value(ids[i], *outcomes[i] == result_of(ids[i]));
+      } else {
+        past_.failed(ids[i], outcomes[i].error(), throws(ids[i]));
       }
     }
   }
@@ -387,9 +377,12 @@ class kill_storm {
     if (end.tasks_queued != 0 || end.tasks_running != 0) found_.add("a pool that is closed has tasks left");
     if (end.tasks_submitted != end.tasks_completed + end.tasks_failed)
       found_.add("the counts do not add up at the end");
-    if (end.workers_crashed > past_.kills_in(pool_number))
-      found_.add("", end.workers_crashed, " workers crashed, but only ", past_.kills_in(pool_number), " were killed");
-    dead_ += end.workers_crashed;
+    // The pool itself kills those that run what is cancelled or too slow.
+    const std::uint64_t killed = past_.kills_in(pool_number), ended = past_.cancels + past_.timeouts;
+    if (end.workers_crashed > killed + ended - ended_before_)
+      found_.add("", end.workers_crashed, " workers crashed, but only ", killed, " were killed");
+    ended_before_ = ended;
+    dead_ += std::min<std::uint64_t>(killed, end.workers_crashed);
     busy_dead_ += past_.crashes - crashes_before_;
     crashes_before_ = past_.crashes;
   }
@@ -407,7 +400,7 @@ class kill_storm {
   history past_{found_};
   std::uint64_t pools_ = 0;
   std::atomic<std::uint64_t> dead_{0}, busy_dead_{0}, calls_{0};
-  std::uint64_t crashes_before_ = 0;
+  std::uint64_t crashes_before_ = 0, ended_before_ = 0;
   std::atomic<const char*> phase_{"starting"};
   watchdog guard_;
 };

@@ -26,19 +26,29 @@ function(seed file text replacement)
 endfunction()
 
 # A worker that dies: the element it was running is run again; or fails with all that waited behind it; or never ends.
-seed(scheduler/scheduler.hpp
-  "std::min(port.claimed(), settled + 1)"
-  "seeded_bug(\"claimed task runs again\") ? settled : \
-seeded_bug(\"a death fails what waits\") ? port.last() : std::min(port.claimed(), settled + 1)"
+seed(scheduler/task_table.hpp
+  "one.deaths++ < one.target->limits.retries"
+  "(seeded_bug(\"claimed task runs again\") || one.deaths++ < one.target->limits.retries)"
+)
+seed(scheduler/task_table.hpp
+  "std::max(std::min(port.claimed(), settled + 1), under.number)"
+  "seeded_bug(\"a death fails what waits\") ? port.last()\n\
+        : std::max(std::min(port.claimed(), settled + 1), under.number)"
 )
 seed(scheduler/scheduler.hpp
-  "for (auto& [target, element] : lost) {"
-  "for (auto& [target, element] : lost) {\n      if (seeded_bug(\"lost task never ends\")) continue;"
+  "for (auto& [what, why] : lost) {"
+  "for (auto& [what, why] : lost) {\n      if (seeded_bug(\"lost task never ends\")) continue;"
 )
 # What it had published is not read first.
 seed(scheduler/scheduler.hpp
   "    while (collect(i)) {\n    }\n    leftovers done;\n    lose_started("
   "    while (!seeded_bug(\"death before replies\") && collect(i)) {\n    }\n    leftovers done;\n    lose_started("
+)
+# A task that is out of time is killed, but what is behind it may start meanwhile.
+seed(scheduler/watchdog.hpp
+  "if (!table_.recall(i, number, done) || workers_.at(i).running() != number) return false;"
+  "if (!seeded_bug(\"a kill hits what comes next\") &&\n\
+        (!table_.recall(i, number, done) || workers_.at(i).running() != number)) return false;"
 )
 # Its place stays empty.
 seed(scheduler/crew.hpp
@@ -51,9 +61,8 @@ seed(shared_memory/worker_main.hpp
   "if (!seeded_bug(\"no death signal\")) ::prctl(PR_SET_PDEATHSIG, SIGKILL);"
 )
 seed(shared_memory/zygote.hpp
-  "    for (const worker& each : workers_) {\n      if (each.pid != 0) kill_group(each.pid);"
-  "    for (const worker& each : workers_) {\n\
-      if (each.pid != 0 && !seeded_bug(\"workers outlive the parent\")) kill_group(each.pid);"
+  "if (each.pid != 0 && !kill_group(each.pid)) all_killed = false;"
+  "if (each.pid != 0 && !seeded_bug(\"workers outlive the parent\") && !kill_group(each.pid)) all_killed = false;"
 )
 seed(shared_memory/zygote.hpp
   "    ::kill(-pid, SIGKILL);"

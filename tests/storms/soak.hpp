@@ -24,8 +24,8 @@
 
 namespace storms {
 
-/// `--seconds N --window N --kept PERCENT`: one pool under steady load, with kills, big results and, where the library
-/// has them, time-outs. The rate of the last window is at least that share of the first one's. The rate is of rounds of
+/// `--seconds N --window N --kept PERCENT`: one pool under steady load, with kills, big results and
+/// time-outs. The rate of the last window is at least that share of the first one's. The rate is of rounds of
 /// a fixed mix of calls; the first window begins after a quarter of a window.
 class soak {
  public:
@@ -108,18 +108,13 @@ class soak {
   }
 
   /// A task that takes too long costs its worker.
-  void time_out(procpool::process_pool<>& pool) { with_limit(pool, procpool::call_options()); }
-  template <class Options>
-  void with_limit(procpool::process_pool<>& pool, Options limits) {
-    if constexpr (requires { limits.timeout; }) {
-      limits.timeout = std::chrono::milliseconds(5);
-      const std::uint64_t id = past_.new_ids(1);
-      try {
-        pool.with(std::move(limits)).apply(sleep_long, id);
-        found_.add("task ", id, ": no time-out");
-      } catch (...) {
-        past_.failed(id, std::current_exception(), false);
-      }
+  void time_out(procpool::process_pool<>& pool) {
+    const std::uint64_t id = past_.new_ids(1, 0, true);
+    try {
+      pool.with({.timeout = std::chrono::milliseconds(5)}).apply(sleep_long, id);
+      found_.add("task ", id, ": no time-out");
+    } catch (...) {
+      past_.failed(id, std::current_exception(), false);
     }
   }
   static void sleep_long(std::uint64_t id) {
