@@ -125,8 +125,8 @@ class trees {
     dice random(mix(seed_) + i);
     const auto what = static_cast<target>(random.below(3));
     const std::string name = "t" + std::to_string(i);
-    // A worker's own children go with it when the zygote kills it, or when the application finds the zygote gone and can
-    // kill their group; with both gone nobody is left to do so.
+    // A worker's own children go with it when the zygote kills it, or when the application finds the zygote gone and
+    // can kill their group; with both gone nobody is left to do so.
     const bool families = what == target::application || (what == target::zygote && kills_groups());
 
     const pipe_ends life = make_pipe(0);
