@@ -41,7 +41,7 @@ constexpr std::uint32_t populate_write = 23;  // MADV_POPULATE_WRITE, Linux 5.14
 
 int twice(int x) { return 2 * x; }
 
-/// From now on the system call fails in this process and its children (seccomp(2)); only where its third argument is
+/// From now on the system call fails in this process, all its threads, and its children (seccomp(2)); only where its third argument is
 /// `third`, if one is given.
 bool refuse(long call, int error, std::optional<std::uint32_t> third = {}) {
   const auto number = static_cast<std::uint32_t>(call);
@@ -56,7 +56,8 @@ bool refuse(long call, int error, std::optional<std::uint32_t> third = {}) {
       {code(BPF_RET | BPF_K), 0, 0, SECCOMP_RET_ALLOW},
   };
   const sock_fprog filter{static_cast<unsigned short>(std::size(program)), program};
-  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &filter) == 0;
 }
 
 std::string exercise() {
@@ -151,8 +152,10 @@ TEST_CASE("memory that is full is an error of the task", "[process_pool][restric
   const int error = GENERATE(EFAULT, ENOMEM, EHWPOISON);
   CAPTURE(error);
   CHECK(in_child([=] {
+          // The workers' from the start; the pool's own once it is there, as it cannot start without any memory.
+          process_pool pool{
+              pool_options{.processes = 2, .initializer = [error] { refuse(SYS_madvise, error, populate_write); }}};
           refuse(SYS_madvise, error, populate_write);
-          process_pool pool{2};
           const std::string large(3'000'000, 'x');
           try {
             pool.apply([](std::string text) { return text.size(); }, large);
@@ -167,6 +170,23 @@ TEST_CASE("memory that is full is an error of the task", "[process_pool][restric
           // Small ones need no more memory, and the pool goes on.
           if (pool.apply(twice, 4) != 8) return std::string("wrong result");
           return pool.stats().workers_crashed == 0 ? std::string() : std::string("a worker died");
+        }) == "");
+}
+
+TEST_CASE("memory that is full when a worker is to start is an error of the start", "[process_pool][restricted]") {
+  if (!can_refuse()) return;
+  resources_unchanged guard;
+  const int error = GENERATE(EFAULT, ENOMEM);
+  CAPTURE(error);
+  CHECK(in_child([=] {
+          refuse(SYS_madvise, error, populate_write);
+          try {
+            process_pool pool{2};
+            return std::string("it has started");
+          } catch (const worker_start_error& failure) {
+            const std::string said = failure.what();
+            return said.find("no memory for the lane of a worker") != std::string::npos ? std::string() : said;
+          }
         }) == "");
 }
 

@@ -53,10 +53,11 @@ class forked_workers {
   port& at(std::size_t lane) noexcept { return *ports_[lane]; }
   const port& at(std::size_t lane) const noexcept { return *ports_[lane]; }
 
-  /// Starts a worker on a lane that has none. What becomes of it is news. Throws std::system_error.
+  /// Starts a worker on a lane that has none. What becomes of it is news. Throws std::system_error,
+  /// out_of_shared_memory.
   void spawn(std::size_t lane, std::uint64_t generation) {
     auto [ours, theirs] = make_message_sockets();
-    region_.clear_replies(lane);
+    region_.prepare(lane);
     at(lane).reset(generation, registered_fd(std::move(ours)));
     watch(at(lane).socket(), lane);
     if (!zygote_.spawn(lane, generation, theirs.get())) throw_errno("sendmsg to the zygote");

@@ -4,8 +4,11 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
+#include <cerrno>
 #include <cstddef>
+#include <cstring>
 #include <new>
+#include <string>
 
 #include <boost/interprocess/exceptions.hpp>
 #include <boost/interprocess/mapped_region.hpp>
@@ -57,10 +60,16 @@ class shared_region {
            ::madvise(&replies(lane), layout_.reply_bytes(), MADV_DONTFORK) == 0;
   }
 
-  /// Gives the memory of a lane's reply half back to the system; it reads as zero afterwards. Only while it has no worker.
-  void clear_replies(std::size_t lane) noexcept {
+  /// Makes a lane ready for a worker; only while it has none. What its reply half held is given back to the system and
+  /// reads as zero, and all but the arenas has memory, which a later store could only miss with a signal (madvise(2),
+  /// MADV_POPULATE_WRITE). Throws out_of_shared_memory.
+  void prepare(std::size_t lane) {
     if (::madvise(&replies(lane), layout_.reply_bytes(), MADV_REMOVE) != 0) {
       std::memset(static_cast<void*>(&replies(lane)), 0, sizeof(reply_half) - ring_bytes);
+    }
+    if (!populate(&requests(lane), region_layout::request_arena) ||
+        !populate(&replies(lane), region_layout::reply_arena)) {
+      throw make_error<out_of_shared_memory>("no memory for the lane of a worker: " + std::string(std::strerror(errno)));
     }
   }
 
@@ -88,6 +97,10 @@ class shared_region {
     }
     throw make_error<worker_start_error>("no address space for " + std::to_string(layout.lanes) + " workers (" +
                                          std::to_string(layout.bytes()) + " bytes)");
+  }
+
+  static bool populate(void* at, std::size_t bytes) noexcept {
+    return ::madvise(at, bytes, MADV_POPULATE_WRITE) == 0 || errno == EINVAL;  // not known before Linux 5.14
   }
 
   std::byte* base() const noexcept { return static_cast<std::byte*>(mapping_.get_address()); }
