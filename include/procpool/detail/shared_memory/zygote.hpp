@@ -145,7 +145,9 @@ class zygote_process {
   }
 
   void spawn(const zygote_request& request, int socket) noexcept {
-    const pid_t pid = ::fork();
+    // A descriptor that finds no room here is dropped without an error (unix(7), MSG_CTRUNC).
+    if (socket < 0) errno = EMFILE;
+    const pid_t pid = socket < 0 ? -1 : ::fork();
     if (pid == 0) {
       ::close(control_);
       if (parent_ >= 0) ::close(parent_);
