@@ -9,6 +9,7 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -23,6 +24,7 @@ struct worker_end {
   pid_t pid = 0;
   int status = 0;  ///< as waitpid(2) has it
   std::size_t max_resident_bytes = 0;
+  std::optional<bool> oom_killed{};  ///< of one that SIGKILL ended: whether the kernel did, for want of memory
 
   bool signalled() const noexcept { return WIFSIGNALED(status); }
   int signal() const noexcept { return signalled() ? WTERMSIG(status) : 0; }
@@ -43,8 +45,11 @@ struct worker_end {
                            std::shared_ptr<const crash_report> report) const noexcept try {
     std::string text = target.place(element) + ": " + this->text();
     if (signal() == SIGKILL) {
-      text += killed_because == nullptr ? ", not sent by the pool (the OOM killer?)"
-                                        : std::string(", sent by the pool: ") + killed_because;
+      // The pool's own may have come on top: the process of one that the kernel ends takes its time to go.
+      text += oom_killed.value_or(false)   ? ", sent by the OOM killer"
+              : killed_because != nullptr ? std::string(", sent by the pool: ") + killed_because
+              : oom_killed.has_value()    ? ", not sent by the pool"
+                                          : ", not sent by the pool (the OOM killer?)";
     }
     if (report && report->signal != signal()) report.reset();  // it did not end as it said
     return std::make_exception_ptr(

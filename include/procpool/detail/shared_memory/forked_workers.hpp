@@ -19,6 +19,7 @@
 #include <procpool/detail/engine_setup.hpp>
 #include <procpool/detail/posix/descriptor_registry.hpp>
 #include <procpool/detail/posix/message_socket.hpp>
+#include <procpool/detail/posix/oom_kills.hpp>
 #include <procpool/detail/posix/system_call.hpp>
 #include <procpool/detail/posix/unique_fd.hpp>
 #include <procpool/detail/scheduler/worker_end.hpp>
@@ -131,10 +132,13 @@ class forked_workers {
         case zygote_news::refused:
           to.refused(event.lane, event.generation, event.error);
           break;
-        case zygote_news::ended:
+        case zygote_news::ended: {
           processes_[event.lane].reset();
-          to.ended(event.lane, event.generation, worker_end{event.pid, event.status, event.max_resident_bytes});
+          worker_end end{event.pid, event.status, event.max_resident_bytes};
+          if (end.signal() == SIGKILL) end.oom_killed = oom_.has_killed();
+          to.ended(event.lane, event.generation, end);
           break;
+        }
       }
     }
     if (got == received::closed) {
@@ -178,6 +182,7 @@ class forked_workers {
   doorbell bell_;
   zygote_link zygote_;
   registered_fd epoll_;
+  oom_watch oom_;
   std::vector<std::unique_ptr<lane_port>> ports_;
   std::vector<unique_fd> processes_;  ///< each worker's (pidfd_open(2)), while there is one and the kernel has those
   std::array<epoll_event, 64> happened_{};
