@@ -153,25 +153,30 @@ TEST_CASE("a task writes to a terminal that stops background writers, and goes o
 TEST_CASE("a kill that comes too late hits nobody", "[process_pool][hazard]") {
   resources_unchanged guard;
   detail::engine_setup setup;
-  setup.processes = 1;
+  setup.processes = 2;
   detail::forked_workers workers(std::move(setup));
   listener to;
-  workers.spawn(0, 0);
-  REQUIRE(hear(workers, to, [&] { return to.started_generations.size() == 1; }));
-  const pid_t first = to.pid;
+  const auto start = [&](std::size_t lane, std::uint64_t generation) {
+    const std::size_t before = to.started_generations.size();
+    workers.spawn(lane, generation);
+    REQUIRE(hear(workers, to, [&] { return to.started_generations.size() > before; }));
+    return to.pid;
+  };
+  start(0, 0);
   workers.kill(0, 0);
   REQUIRE(hear(workers, to, [&] { return to.ended_generations.size() == 1; }));
   workers.kill(0, 0);  // reaped: its number may be anyone's by now
-  workers.spawn(0, 1);
-  REQUIRE(hear(workers, to, [&] { return to.started_generations.size() == 2; }));
+  const pid_t second = start(0, 1);
   workers.kill(0, 0);  // meant for the one before
   workers.kill(0, 2);
-  // All of these have been obeyed once a later order has been.
-  workers.kill(0, 1);
+  // These have been obeyed once a later order has been; and who was killed before has died before.
+  start(1, 7);
+  workers.kill(1, 7);
   REQUIRE(hear(workers, to, [&] { return to.ended_generations.size() == 2; }));
-  CHECK(to.ended_generations == std::vector<std::uint64_t>{0, 1});
-  CHECK(first != to.pid);
+  CHECK(to.ended_generations == std::vector<std::uint64_t>{0, 7});
+  CHECK(is_alive(second));
   workers.stop();
+  CHECK(await_end(second));
 }
 
 TEST_CASE("a worker whose zygote died before it could be watched leaves at once", "[process_pool][hazard]") {
