@@ -334,23 +334,6 @@ TEST_CASE("secrets can be kept from workers", "[process_pool][hazard]") {
   for (int* const each : {plain, wiped, kept, late}) ::munmap(each, 4096);
 }
 
-TEST_CASE("a task that died is not run again", "[process_pool][hazard]") {
-  resources_unchanged guard;
-  const shared_words runs(20);
-  process_pool pool{2};
-  const auto outcomes = pool.try_map(
-      [runs = runs.in_task()](int i) {
-        ++runs[i];
-        if (i % 5 == 0) ::raise(SIGKILL);
-        return i;
-      },
-      std::views::iota(0, 20), 4);
-  for (std::size_t i = 0; i != 20; ++i) {
-    CHECK(runs[i] == 1);
-    CHECK(outcomes[i].has_value() == (i % 5 != 0));
-  }
-}
-
 TEST_CASE("a zygote without descriptors says so, and the pool goes on when it has some", "[process_pool][hazard]") {
   resources_unchanged guard;
   const bool lifted = GENERATE(true, false);

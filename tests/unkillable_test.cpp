@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: BSL-1.0
+// Workers in uninterruptible sleep, that do not die when they are killed.
+#include <signal.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <utility>
+#include <vector>
+
+#include <catch2/catch.hpp>
+#include <procpool/procpool.hpp>
+
+#include "support/eventually.hpp"
+#include "support/freezer.hpp"
+#include "support/gate.hpp"
+#include "support/processes.hpp"
+#include "support/resources_unchanged.hpp"
+
+using namespace procpool;
+using namespace support;
+using namespace std::chrono_literals;
+
+namespace {
+
+int for_ever() {
+  for (;;) ::pause();
+}
+
+bool can_freeze(const freezer& cold) {
+  if (cold.is_there()) return true;
+  WARN("not run: this process may not freeze others (cgroups(7), version 1)");
+  return false;
+}
+
+}  // namespace
+
+TEST_CASE("terminate() and the destructor do not wait for a worker that cannot be killed",
+          "[process_pool][unkillable]") {
+  resources_unchanged guard;
+  const freezer cold;
+  if (!can_freeze(cold)) return;
+  pid_t worker = 0;
+  {
+    process_pool pool{2};
+    auto hung = pool.apply_async(for_ever);
+    REQUIRE(eventually([&] { return hung.running(); }));
+    auto also_hung = pool.apply_async(for_ever);
+    REQUIRE(eventually([&] { return also_hung.running(); }));
+    worker = pool.stats().workers[0].pid;
+    REQUIRE(cold.freeze(worker));
+    pool.terminate();
+    CHECK_THROWS_AS(hung.get(), pool_terminated);
+    CHECK_THROWS_AS(also_hung.get(), pool_terminated);
+  }
+  CHECK(is_alive(worker));
+  cold.thaw();
+  CHECK(await_end(worker));
+}
