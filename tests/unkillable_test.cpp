@@ -23,6 +23,8 @@ using namespace std::chrono_literals;
 
 namespace {
 
+int twice(int x) { return 2 * x; }
+
 int for_ever() {
   for (;;) ::pause();
 }
@@ -56,4 +58,30 @@ TEST_CASE("terminate() and the destructor do not wait for a worker that cannot b
   CHECK(is_alive(worker));
   cold.thaw();
   CHECK(await_end(worker));
+}
+
+TEST_CASE("a worker that cannot be killed holds up neither its task nor others", "[process_pool][unkillable]") {
+  resources_unchanged guard;
+  const freezer cold;
+  if (!can_freeze(cold)) return;
+  pid_t worker = 0;
+  {
+    process_pool pool{1};
+    const struct thawed_before_pool_ends {
+      const freezer& cold;
+      ~thawed_before_pool_ends() { cold.thaw(); }
+    } thawed{cold};
+    auto hung = pool.with({.timeout = 300ms}).apply_async(for_ever);
+    auto behind = pool.apply_async(twice, 4);
+    REQUIRE(eventually([&] { return hung.running(); }));
+    worker = pool.stats().workers[0].pid;
+    REQUIRE(cold.freeze(worker));
+    CHECK_THROWS_AS(hung.get(20s), task_timeout);
+    CHECK(behind.get(20s) == 8);  // in a replacement, while it is still there
+    CHECK(is_alive(worker));
+    CHECK(pool.apply(twice, 5) == 10);
+    cold.thaw();
+    CHECK(await_end(worker));
+    CHECK(pool.apply(twice, 6) == 12);
+  }
 }
