@@ -24,6 +24,7 @@
 #include <ranges>
 #include <set>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -355,4 +356,38 @@ TEST_CASE("a zygote without descriptors says so, and the pool goes on when it ha
   } else {
     CHECK_THAT(text_of<pool_broken>([&] { next.get(); }), Catch::Contains("Too many open files"));
   }
+}
+
+TEST_CASE("what ended while the program stood still is no time-out", "[process_pool][hazard]") {
+  resources_unchanged guard;
+  constexpr auto limit = 3s;
+  const gate started;
+  const gate finish;
+  const gate finished;
+  child_process app([&] {
+    process_pool pool{1};
+    auto result = pool.with({.timeout = limit}).apply_async([finish = finish.in_task(), finished = finished.in_task()] {
+      finish.pass();
+      finished.open();
+      return 7;
+    });
+    if (!eventually([&] { return result.running(); })) return std::string("does not start");
+    started.open();
+    try {
+      return result.get() == 7 ? std::string() : std::string("wrong result");
+    } catch (const task_timeout&) {
+      return std::string("timed out");
+    }
+  });
+  REQUIRE(started.is_open(20'000));
+  ::kill(app.pid(), SIGSTOP);
+  REQUIRE(eventually([&] {
+    const auto status = status_of(app.pid());
+    return status && status->state == 'T';
+  }));
+  finish.open();
+  REQUIRE(finished.is_open(20'000));
+  std::this_thread::sleep_for(limit + 500ms);  // the limit is long past when it goes on
+  ::kill(app.pid(), SIGCONT);
+  CHECK(app.said() == "");
 }
