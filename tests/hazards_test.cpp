@@ -190,7 +190,7 @@ TEST_CASE("a worker whose zygote died before it could be watched leaves at once"
     auto [ours, theirs] = detail::make_message_sockets();
     const detail::worker_plan plan{setup, region, bell};
     const pid_t no_longer_parent = ::getpid();  // nobody is its own parent
-    detail::worker_main(plan, 0, theirs.get(), no_longer_parent);
+    detail::worker_main(plan, 0, 0, theirs.get(), no_longer_parent);
   });
   CHECK(eventually([&] { return !is_alive(orphan.pid()); }, 10s));
   ::kill(orphan.pid(), SIGKILL);

@@ -409,9 +409,46 @@ TEST_CASE("a replacement that cannot be forked is tried again, and in the end th
         }) == "");
 }
 
-TEST_CASE("a pool whose zygote is killed is broken, and says so", "[process_pool][crash]") {
+TEST_CASE("a pool whose zygote is killed goes on with its spare, and loses what was running", "[process_pool][crash]") {
   resources_unchanged guard;
   process_pool pool{2};
+  std::vector<future<int>> hung;
+  for (int i = 0; i != 2; ++i) {
+    hung.push_back(pool.apply_async([] {
+      for (;;) ::pause();
+      return 0;
+    }));
+    REQUIRE(eventually([&] { return hung.back().running(); }));
+  }
+  std::vector<future<int>> waiting;
+  for (int i = 0; i != 50; ++i) waiting.push_back(pool.apply_async(twice, i));
+  const auto status = status_of(pool.stats().workers.at(0).pid);
+  REQUIRE(status);
+  REQUIRE(::kill(status->parent, SIGKILL) == 0);
+  for (auto& each : hung) {
+    CHECK_THAT(thrown_by<worker_crashed>([&] { each.get(); }).what(), Catch::Contains("the process that started it"));
+  }
+  for (int i = 0; i != 50; ++i) CHECK(waiting[static_cast<std::size_t>(i)].get() == 2 * i);
+  CHECK(pool.map(twice, std::views::iota(0, 100)).size() == 100);
+  CHECK_THROWS_AS(pool.apply(ways_to_die::raise_kill), worker_crashed);  // workers are replaced, too
+  CHECK(pool.apply(twice, 4) == 8);
+  CHECK(pool.stats().workers_crashed == 3);
+  CHECK(pool.stats().tasks_failed == 3);
+}
+
+TEST_CASE("a pool whose zygotes are all killed is broken, and says so", "[process_pool][crash]") {
+  resources_unchanged guard;
+  process_pool pool{2};
+  const pid_t first = pool.apply([] { return ::getppid(); });
+  REQUIRE(::kill(first, SIGKILL) == 0);
+  pid_t second = first;
+  REQUIRE(eventually([&] {
+    try {
+      second = pool.apply([] { return ::getppid(); });
+    } catch (const worker_crashed&) {
+    }
+    return second != first;
+  }));
   auto hung = pool.apply_async([] {
     for (;;) ::pause();
     return 0;

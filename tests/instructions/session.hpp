@@ -213,7 +213,7 @@ class session {
     std::fflush(nullptr);
     process_ = std::make_unique<stepped_process>([&] {
       const worker_plan plan{setup_, parent_.region, parent_.bell};
-      worker_main(plan, 0, parent_.worker_socket(), zygote);
+      worker_main(plan, 0, 0, parent_.worker_socket(), zygote);
     });
     watch(&replies().state);
   }

@@ -88,10 +88,10 @@ class crew {
     record.now = phase::starting;
     record.pid = 0;
     record.killed_because = nullptr;
-    record.malformed = record.hung_up = false;
+    record.malformed = record.hung_up = record.orphan = false;
     record.under = {};
     record.first_number = workers_.at(i).last();
-    record.start_at = record.kill_at = no_deadline;
+    record.start_at = record.kill_at = record.killed_at = no_deadline;
     try {
       workers_.spawn(i, record.generation);
     } catch (const std::exception& failure) {
@@ -100,8 +100,24 @@ class crew {
   }
 
   void kill(std::size_t i, const char* why) noexcept {
-    if (records_[i].killed_because == nullptr) records_[i].killed_because = why;
+    note_kill(i, why);
     workers_.kill(i, records_[i].generation);
+  }
+  /// The process that started the workers is gone, and the kernel kills them.
+  void orphan() noexcept {
+    for (std::size_t i = 0; i != size(); ++i) {
+      if (!records_[i].has_process()) continue;
+      records_[i].orphan = true;
+      note_kill(i, "the process that started it was killed");
+    }
+  }
+  /// The first worker that was killed a while ago and whose end has not come, as far as there are lanes to go on without
+  /// it: it is in uninterruptible sleep, or nobody is there to tell of it. size() if there is none.
+  std::size_t first_overdue(steady_time now) const noexcept {
+    if (!workers_.has_spare_lane()) return size();
+    const auto found =
+        std::find_if(records_.begin(), records_.end(), [&](const auto& each) { return overdue_at(each) <= now; });
+    return static_cast<std::size_t>(found - records_.begin());
   }
   /// What the worker has written cannot be: nothing of it is read any more, and it is killed.
   void distrust(std::size_t i) noexcept {
@@ -153,14 +169,15 @@ class crew {
     return true;
   }
 
-  /// The process is gone, and nothing is posted to it any more.
-  void ended(std::size_t i, const worker_end& end) {
+  /// The process is gone, and nothing is posted to it any more. Not `for_certain`: it has been given up.
+  void ended(std::size_t i, const worker_end& end, bool for_certain) {
     worker_record& record = records_[i];
     auto& port = workers_.at(i);
     const bool served = record.alive();
     const bool in_order = port.left() && end.exit_status() == 0;
     std::string failure = text_of([&] { return port.failure(); });
     port.close();
+    if (!for_certain) workers_.set_aside(i);
     record.pid = 0;
     // Until all are there, the end of one that was ready is a failed start like any other: nobody would replace it.
     if (served && (complete_ || departing_)) {
@@ -189,6 +206,7 @@ class crew {
       }
       if (record.now == phase::vacant && replaces_) next = std::min(next, record.start_at);
       if (record.has_process()) next = std::min(next, record.kill_at);
+      if (workers_.has_spare_lane()) next = std::min(next, overdue_at(record));
     }
     return next;
   }
@@ -201,6 +219,18 @@ class crew {
   }
 
  private:
+  /// The kernel takes a moment to end a process, some milliseconds where there is nothing in its way.
+  static constexpr auto longest_dying = std::chrono::milliseconds(500);
+
+  void note_kill(std::size_t i, const char* why) noexcept {
+    worker_record& record = records_[i];
+    if (record.killed_because == nullptr) record.killed_because = why;
+    if (record.killed_at == no_deadline) record.killed_at = clock::now();
+  }
+  static steady_time overdue_at(const worker_record& record) noexcept {
+    return record.has_process() ? later(record.killed_at, longest_dying) : no_deadline;
+  }
+
   void send_away(std::size_t i) {
     records_[i].now = phase::leaving;
     records_[i].kill_after(worker_record::longest_leave, "its finalizer took longer than 10 s");

@@ -27,6 +27,7 @@
 #include <procpool/detail/scheduler/bell_watch.hpp>
 #include <procpool/detail/scheduler/collecting_role.hpp>
 #include <procpool/detail/scheduler/crew.hpp>
+#include <procpool/detail/scheduler/heartbeat.hpp>
 #include <procpool/detail/scheduler/leftovers.hpp>
 #include <procpool/detail/scheduler/reply_batch.hpp>
 #include <procpool/detail/scheduler/task_table.hpp>
@@ -70,8 +71,7 @@ class scheduler final : public engine {
     {
       std::unique_lock lock(mutex_);
       require_open();
-      submitted_ = true;
-      if (!std::exchange(ticking_, true)) workers_.wake();  // the collector sleeps till somebody rings: now it ticks
+      if (heartbeat_.submitted()) workers_.wake();
       for (chunk& each : chunks) {
         while (each.count != 0) {
           const std::size_t room = wait_for_room(lock, done);
@@ -178,7 +178,6 @@ class scheduler final : public engine {
   using clock = std::chrono::steady_clock;
 
   static constexpr auto unkillable_after = std::chrono::milliseconds(500);
-  static constexpr auto backstop = std::chrono::milliseconds(100);  ///< a look at the lanes, should a ring or a wake-up be lost
 
   /// While it lives the lanes stay: finish() waits for it.
   class visit {
@@ -415,9 +414,13 @@ class scheduler final : public engine {
     finish_up(done);
   }
 
-  /// The process is gone, for certain. First what it has published counts, then what it had started fails, then what it
-  /// had not started goes elsewhere.
   void ended(std::size_t i, std::uint64_t generation, const worker_end& end) noexcept {
+    ended(i, generation, end, true);
+  }
+
+  /// First what the worker has published counts, then what it had started fails, then what it had not started goes
+  /// elsewhere. Its lane is used again only if its process is gone for certain.
+  void ended(std::size_t i, std::uint64_t generation, const worker_end& end, bool for_certain) noexcept {
     {
       const std::lock_guard lock(mutex_);
       if (crew_[i].generation != generation || !crew_[i].has_process()) return;
@@ -429,7 +432,7 @@ class scheduler final : public engine {
     {
       const std::lock_guard lock(mutex_);
       table_.abandon_posted(i, done);
-      crew_.ended(i, end);
+      crew_.ended(i, end, for_certain);
       give_up(done);
       table_.withdraw([](const chunk& each) { return each.target->skips(each.first); }, end_cause::skipped, done);
       changed_.notify_all();
@@ -471,7 +474,20 @@ class scheduler final : public engine {
       crew_[i].kill_after(worker_record::longest_hang_up,
                           "it closed its connection to the pool, or runs another program");
     }
-    if (lost_) presume_dead(i);
+    // The kernel ends those that were left behind, their memory before their sockets. But this one may have closed its own.
+    if (lost_ || crew_[i].orphan) give_up_on(i);
+  }
+
+  /// The kernel has ended a worker that was left behind.
+  void vanished(std::size_t i) noexcept { ended(i, crew_[i].generation, worker_end{crew_[i].pid, SIGKILL, 0}); }
+
+  /// The workers that are there are being ended by the kernel; those that replace them start as ever.
+  void orphaned() noexcept {
+    {
+      const std::lock_guard lock(mutex_);
+      crew_.orphan();
+    }
+    give_up_on_hung_up();
   }
 
   /// No worker can be started, killed or heard of any more: the kernel kills those that are left.
@@ -483,19 +499,28 @@ class scheduler final : public engine {
       break_pool(text_of([] { return std::string("the process that starts the workers is gone"); }), done);
     }
     finish_up(done);
+    give_up_on_hung_up();
+  }
+
+  void give_up_on_hung_up() noexcept {
     for (std::size_t i = 0; i != crew_.size(); ++i) {
-      if (crew_[i].hung_up) presume_dead(i);
+      if (crew_[i].hung_up) give_up_on(i);
     }
   }
 
-  /// Its end of the socket is closed, which comes after the end of its memory, and no one is left to confirm more.
-  void presume_dead(std::size_t i) noexcept { ended(i, crew_[i].generation, worker_end{crew_[i].pid, SIGKILL, 0}); }
+  /// The end of a worker that was killed does not come, or nobody is there to tell of it: goes on without it.
+  void give_up_on(std::size_t i) noexcept {
+    const bool for_certain = lost_;  // nothing is started any more
+    if (!for_certain && !workers_.has_spare_lane()) return;
+    ended(i, crew_[i].generation, worker_end{crew_[i].pid, SIGKILL, 0}, for_certain);
+  }
 
   // ---- the collector -------------------------------------------------------------------------------------------------
 
   void run_collector() noexcept {
     for (;;) {
       steady_time deadline;
+      std::size_t overdue;
       {
         const std::lock_guard role(role_);
         collect();
@@ -504,8 +529,10 @@ class scheduler final : public engine {
           const std::lock_guard lock(mutex_);
           if (finished_) return;
           deadline = tend(done);
+          overdue = crew_.first_overdue(clock::now());
         }
         finish_up(done);
+        if (overdue != crew_.size()) give_up_on(overdue);
       }
       bell_.fall_asleep();
       if (anything_published()) deadline = steady_time();
@@ -527,30 +554,16 @@ class scheduler final : public engine {
     return false;
   }
 
-  /// Something is to come from this worker: a reply, or that it is ready or has left.
-  bool awaited(std::size_t i) const noexcept {
-    return !workers_.at(i).empty() || (crew_[i].has_process() && crew_[i].now != phase::ready);
-  }
-
   /// Does what is due, and tells when to look again.
   steady_time tend(leftovers& done) {
     const steady_time now = clock::now();
     steady_time next = crew_.tend(now);
-    const bool wakes = now >= wake_at_;
-    if (wakes) wake_at_ = now + backstop;
-    ticking_ = std::exchange(submitted_, false);
-    for (std::size_t i = 0; i != crew_.size(); ++i) {
-      if (!awaited(i)) continue;
-      ticking_ = true;
-      if (wakes) workers_.at(i).wake_in_any_case();
-    }
-    if (ticking_) next = std::min(next, wake_at_);
     if (serving_) give_up(done);
     next = std::min(next, watchdog_.tend(now, done));
     table_.dispatch(done);
     table_.balance(done);
     next = std::min(next, table_.take_soonest_expiry());
-    if (!table_.queue_empty()) next = std::min(next, now + backstop);
+    next = std::min(next, heartbeat_.tick(now, !table_.queue_empty()));
     return planned_ = next;
   }
 
@@ -560,6 +573,7 @@ class scheduler final : public engine {
   crew<Workers> crew_;         ///< who is there
   task_table<Workers> table_;  ///< what is where
   watchdog<Workers> watchdog_{workers_, crew_, table_};
+  heartbeat<Workers> heartbeat_{workers_, crew_};
   mutable collecting_role role_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;  ///< workers or counts have changed
@@ -573,9 +587,6 @@ class scheduler final : public engine {
   bool broken_ = false;
   bool lost_ = false;       ///< under role_
   bool finished_ = false;   ///< the collector is to end
-  bool submitted_ = false;  ///< since the last tick
-  bool ticking_ = false;    ///< the collector looks every so often, whether anybody rings or not
-  steady_time wake_at_{};   ///< when workers that are awaited are woken, should a wake-up have been lost
 
   std::mutex finishing_;
   std::thread collector_;

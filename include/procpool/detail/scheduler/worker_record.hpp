@@ -42,6 +42,8 @@ struct worker_record {
   std::uint64_t head = 0;              ///< the first element that has not ended, when it was last looked at,
   steady_time head_since{};            ///< since when it was that, if it has a time limit,
   steady_time head_runs_since{};       ///< and when it was first seen to run
+  steady_time killed_at = no_deadline;  ///< when the order was given
+  bool orphan = false;                 ///< the process that started it is gone
   bool malformed = false;              ///< its replies cannot be believed any more
   bool hung_up = false;                ///< its end of the socket is closed
   std::uint64_t first_number = 0;      ///< the number below its first element

@@ -68,6 +68,8 @@ concept worker_transport = worker_port<typename Workers::port> &&
                              { workers.at(lane) } -> std::same_as<typename Workers::port&>;
                              workers.spawn(lane, generation);
                              workers.kill(lane, generation);
+                             { workers.has_spare_lane() } -> std::same_as<bool>;
+                             workers.set_aside(lane);
                              workers.sleep(deadline);
                              workers.wake();
                              workers.stop();

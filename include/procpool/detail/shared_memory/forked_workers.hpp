@@ -31,8 +31,8 @@
 
 namespace procpool::detail {
 
-/// Workers forked on this machine: one lane each, started, watched and killed through the zygote. Models
-/// worker_transport; knows nothing of what the lanes carry.
+/// Workers forked on this machine: one lane each, started, watched and killed through the zygote, for which a spare one
+/// stands by. Models worker_transport; knows nothing of what the lanes carry.
 class forked_workers {
  public:
   using port = lane_port;
@@ -40,32 +40,48 @@ class forked_workers {
   /// Reserves the lanes and forks the zygote; starts no worker yet.
   explicit forked_workers(engine_setup setup)
       : setup_(std::move(setup)),
-        region_(static_cast<std::size_t>(setup_.processes)),
-        zygote_(worker_plan{setup_, region_, bell_}),
+        region_(size() + std::min(size(), most_spare_lanes)),
+        zygote_(std::make_unique<zygote_link>(worker_plan{setup_, region_, bell_}, "/zygote")),
+        spare_zygote_(std::make_unique<zygote_link>(worker_plan{setup_, region_, bell_}, "/spare")),
         epoll_(unique_fd(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1"))) {
     region_.keep_from_children();
-    for (std::size_t lane = 0; lane != size(); ++lane) ports_.push_back(std::make_unique<lane_port>(region_, lane));
-    processes_.resize(size());
+    for (std::size_t lane = 0; lane != region_.layout().lanes; ++lane) {
+      ports_.push_back(std::make_unique<lane_port>(region_, lane));
+      (lane < size() ? lane_of_ : spare_lanes_).push_back(lane);
+    }
+    processes_.resize(ports_.size());
     watch(bell_.fd(), bell_tag);
-    watch(zygote_.fd(), zygote_tag);
+    watch(zygote_->fd(), zygote_tag);
   }
 
   std::size_t size() const noexcept { return static_cast<std::size_t>(setup_.processes); }
-  port& at(std::size_t lane) noexcept { return *ports_[lane]; }
-  const port& at(std::size_t lane) const noexcept { return *ports_[lane]; }
+  port& at(std::size_t worker) noexcept { return *ports_[lane_of_[worker]]; }
+  const port& at(std::size_t worker) const noexcept { return *ports_[lane_of_[worker]]; }
 
-  /// Starts a worker on a lane that has none. What becomes of it is news. Throws std::system_error,
+  /// Starts a worker on its lane, which has none. What becomes of it is news. Throws std::system_error,
   /// out_of_shared_memory.
-  void spawn(std::size_t lane, std::uint64_t generation) {
+  void spawn(std::size_t worker, std::uint64_t generation) {
     auto [ours, theirs] = make_message_sockets();
+    const std::size_t lane = lane_of_[worker];
     region_.prepare(lane);
-    at(lane).reset(generation, registered_fd(std::move(ours)));
-    watch(at(lane).socket(), lane);
-    if (!zygote_.spawn(lane, generation, theirs.get())) throw_errno("sendmsg to the zygote");
+    at(worker).reset(generation, registered_fd(std::move(ours)));
+    watch(at(worker).socket(), lane);
+    if (!zygote_->spawn(worker, lane, generation, theirs.get())) throw_errno("sendmsg to the zygote");
   }
 
   /// Kills the worker, unless it is gone: its end is news.
-  void kill(std::size_t lane, std::uint64_t generation) noexcept { zygote_.kill(lane, generation); }
+  void kill(std::size_t worker, std::uint64_t generation) noexcept { zygote_->kill(lane_of_[worker], generation); }
+
+  /// Whether set_aside() can be called.
+  bool has_spare_lane() const noexcept { return !spare_lanes_.empty(); }
+
+  /// Gives up on a worker whose end does not come: nothing is heard of it any more, and its next process gets another
+  /// lane. This one is not used until the process is gone. Nothing is posted to it.
+  void set_aside(std::size_t worker) noexcept {
+    ports_[lane_of_[worker]]->close();
+    lane_of_[worker] = spare_lanes_.back();
+    spare_lanes_.pop_back();
+  }
 
   /// Sleeps until a worker rings, something happens, wake() is called, or `deadline` has passed.
   void sleep(steady_time deadline) noexcept {
@@ -74,9 +90,10 @@ class forked_workers {
     happened_count_ = count < 0 ? 0 : static_cast<std::size_t>(count);
   }
 
-  /// Hands on what sleep() woke up for: `to.started(lane, generation, pid)`, `to.refused(lane, generation, errno)`,
-  /// `to.ended(lane, generation, worker_end)`, `to.hung_up(lane)` when a worker has closed its socket (it is gone, or runs
-  /// another program: execve(2)), and `to.lost()` when no worker can be started, killed or heard of any more.
+  /// Hands on what sleep() woke up for: `to.started(worker, generation, pid)`, `to.refused(worker, generation, errno)`,
+  /// `to.ended(worker, generation, worker_end)`, `to.hung_up(worker)` when it has closed its socket (it is gone, or runs
+  /// another program: execve(2)). When the zygote is gone: `to.orphaned()` if another one starts workers from now on, or
+  /// `to.lost()`; those that are there are killed by the kernel, and `to.vanished(worker)` tells when one is gone.
   template <class Handler>
   void handle(Handler& to) {
     const std::size_t count = std::exchange(happened_count_, 0);
@@ -88,19 +105,26 @@ class forked_workers {
         hear_zygote(to);
       } else if ((tag & process_tag) != 0) {
         const auto lane = static_cast<std::size_t>(tag & ~process_tag);
-        if (lane >= size()) continue;
+        if (lane >= ports_.size()) continue;
         processes_[lane].reset();
-        to.hung_up(lane);
-      } else if (!at(tag).receive()) {
-        ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, at(tag).socket(), nullptr);
-        to.hung_up(static_cast<std::size_t>(tag));
+        if (const std::size_t worker = worker_on(lane); worker != size()) {
+          to.vanished(worker);
+        } else {
+          spare_lanes_.push_back(lane);
+        }
+      } else if (const auto lane = static_cast<std::size_t>(tag); !ports_[lane]->receive()) {
+        ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, ports_[lane]->socket(), nullptr);
+        if (const std::size_t worker = worker_on(lane); worker != size()) to.hung_up(worker);
       }
     }
   }
   void wake() noexcept { bell_.ring(); }
 
-  /// Ends the zygote and every worker that is left.
-  void stop() noexcept { zygote_.stop(); }
+  /// Ends the zygotes and every worker that is left.
+  void stop() noexcept {
+    if (spare_zygote_) spare_zygote_->stop();
+    zygote_->stop();
+  }
 
   /// Gives up all memory and descriptors: nothing but size() may be used any more.
   void release() noexcept {
@@ -115,37 +139,66 @@ class forked_workers {
   static constexpr std::uint64_t bell_tag = ~std::uint64_t{0};
   static constexpr std::uint64_t zygote_tag = bell_tag - 1;
   static constexpr std::uint64_t process_tag = std::uint64_t{1} << 32;  ///< and the lane
+  static constexpr std::size_t most_spare_lanes = 8;
+
+  /// size() if the lane has been set aside.
+  std::size_t worker_on(std::size_t lane) const noexcept {
+    return static_cast<std::size_t>(std::find(lane_of_.begin(), lane_of_.end(), lane) - lane_of_.begin());
+  }
 
   template <class Handler>
   void hear_zygote(Handler& to) {
     zygote_event event{};
     received got;
-    while ((got = zygote_.next(event)) == received::message) {
-      if (event.lane >= size()) continue;
+    while ((got = zygote_->next(event)) == received::message) {
+      if (event.lane >= ports_.size()) continue;
+      const std::size_t worker = worker_on(event.lane);
+      if (worker == size()) {
+        if (event.news == zygote_news::ended) {
+          processes_[event.lane].reset();
+          spare_lanes_.push_back(event.lane);
+        }
+        continue;
+      }
       switch (event.news) {
         case zygote_news::alive:
           break;
         case zygote_news::started:
           processes_[event.lane] = zygote_process::pidfd_open(event.pid);
-          to.started(event.lane, event.generation, event.pid);
+          to.started(worker, event.generation, event.pid);
           break;
         case zygote_news::refused:
-          to.refused(event.lane, event.generation, event.error);
+          to.refused(worker, event.generation, event.error);
           break;
         case zygote_news::ended: {
           processes_[event.lane].reset();
           worker_end end{event.pid, event.status, event.max_resident_bytes};
           if (end.signal() == SIGKILL) end.oom_killed = oom_.has_killed();
-          to.ended(event.lane, event.generation, end);
+          to.ended(worker, event.generation, end);
           break;
         }
       }
     }
     if (got == received::closed) {
-      ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, zygote_.fd(), nullptr);
+      ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, zygote_->fd(), nullptr);
       watch_processes();
-      to.lost();
+      if (take_over()) {
+        to.orphaned();
+      } else {
+        to.lost();
+      }
     }
+  }
+
+  /// The spare zygote is the zygote from now on. False if there is none.
+  bool take_over() noexcept {
+    if (!spare_zygote_) return false;
+    zygote_->stop();
+    zygote_ = std::move(spare_zygote_);
+    epoll_event wanted{};
+    wanted.events = EPOLLIN;
+    wanted.data.u64 = zygote_tag;
+    return ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, zygote_->fd(), &wanted) == 0;
   }
 
   /// Without the zygote the kernel kills the workers, but not what they have started, which may also hold copies of their
@@ -154,7 +207,7 @@ class forked_workers {
   /// seen by descriptors of the processes themselves.
   void watch_processes() noexcept {
     constexpr unsigned process_group = 1u << 2;  // PIDFD_SIGNAL_PROCESS_GROUP
-    for (std::size_t lane = 0; lane != size(); ++lane) {
+    for (std::size_t lane = 0; lane != ports_.size(); ++lane) {
       if (!processes_[lane]) continue;
       ::syscall(SYS_pidfd_send_signal, processes_[lane].get(), SIGKILL, nullptr, process_group);
       epoll_event ended{};
@@ -180,11 +233,14 @@ class forked_workers {
   const engine_setup setup_;
   shared_region region_;
   doorbell bell_;
-  zygote_link zygote_;
+  std::unique_ptr<zygote_link> zygote_;
+  std::unique_ptr<zygote_link> spare_zygote_;  ///< forked at the same time; runs nothing while it is that
   registered_fd epoll_;
   oom_watch oom_;
-  std::vector<std::unique_ptr<lane_port>> ports_;
-  std::vector<unique_fd> processes_;  ///< each worker's (pidfd_open(2)), while there is one and the kernel has those
+  std::vector<std::unique_ptr<lane_port>> ports_;  ///< of every lane
+  std::vector<std::size_t> lane_of_;               ///< each worker's
+  std::vector<std::size_t> spare_lanes_;           ///< those that no process uses
+  std::vector<unique_fd> processes_;  ///< by lane (pidfd_open(2)), while there is one and the kernel has those
   std::array<epoll_event, 64> happened_{};
   std::size_t happened_count_ = 0;
 };

@@ -141,18 +141,19 @@ inline void serve(const worker_plan& plan, const request_half& requests, reply_h
 }
 
 /// The life of a worker, in the process that was forked for it. `zygote` is the id of its parent.
-[[noreturn]] inline void worker_main(const worker_plan& plan, std::size_t lane, int socket, pid_t zygote) noexcept {
+[[noreturn]] inline void worker_main(const worker_plan& plan, std::size_t index, std::size_t lane, int socket,
+                                     pid_t zygote) noexcept {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != zygote) ::_exit(EXIT_FAILURE);  // it died before it could be watched
   ::setpgid(0, 0);
   read_from_null();
-  name_process(plan.setup.name, "/" + std::to_string(lane));
+  name_process(plan.setup.name, "/" + std::to_string(index));
   volunteer_for_oom_killer();
   if (!plan.region.enter(lane)) ::_exit(EXIT_FAILURE);
   const request_half& requests = plan.region.requests(lane);
   reply_half& replies = plan.region.replies(lane);
   process_worker_context = {.active = true,
-                            .index = lane,
+                            .index = index,
                             .generation = static_cast<std::size_t>(requests.generation),
                             .process = current_process(),
                             .words = {&requests.stop, &replies.claimed, &replies.published}};

@@ -29,6 +29,8 @@ enum class zygote_order : std::uint32_t { spawn = 1, kill = 2 };
 struct zygote_request {
   zygote_order order;
   std::uint32_t lane;
+  std::uint32_t index;  ///< of the worker that is to be started
+  std::uint32_t unused;
   std::uint64_t generation;
 };
 
@@ -60,7 +62,7 @@ class zygote_process {
  public:
   /// `parent` is a descriptor of the parent's process (pidfd_open(2)), -1 where the kernel has none.
   zygote_process(const worker_plan& plan, int control, int parent) : plan_(plan), control_(control), parent_(parent) {
-    workers_.resize(static_cast<std::size_t>(plan.setup.processes));
+    workers_.resize(plan.region.layout().lanes);
   }
 
   [[noreturn]] void run() noexcept {
@@ -151,7 +153,7 @@ class zygote_process {
     if (pid == 0) {
       ::close(control_);
       if (parent_ >= 0) ::close(parent_);
-      worker_main(plan_, request.lane, socket, pid_);
+      worker_main(plan_, request.index, request.lane, socket, pid_);
     }
     zygote_event event{};
     event.news = pid > 0 ? zygote_news::started : zygote_news::refused;

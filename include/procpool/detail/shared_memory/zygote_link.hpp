@@ -28,12 +28,13 @@ namespace procpool::detail {
 /// The parent's connection to its zygote, which it forks. Throws std::system_error naming the call that failed.
 class zygote_link {
  public:
-  explicit zygote_link(const worker_plan& plan) {
+  /// `name`: behind the pool's, in ps and top.
+  zygote_link(const worker_plan& plan, const char* name) {
     auto [ours, theirs] = make_message_sockets();
     control_ = registered_fd(std::move(ours));
     const unique_fd parent = zygote_process::pidfd_open(::getpid());
     flush_standard_streams();
-    fork_zygote(plan, code_map::of_now(), theirs.get(), parent.get());
+    fork_zygote(plan, name, code_map::of_now(), theirs.get(), parent.get());
     theirs.reset();
     zygote_event hello{};
     unique_fd process;
@@ -51,9 +52,11 @@ class zygote_link {
   /// Readable when there is news, or when the zygote is gone.
   int fd() const noexcept { return control_.get(); }
 
-  /// Asks for a worker that gets `socket`. False if the zygote is gone.
-  bool spawn(std::size_t lane, std::uint64_t generation, int socket) noexcept {
-    return send_message(control_.get(), request(zygote_order::spawn, lane, generation), std::span(&socket, 1));
+  /// Asks for the worker `index`, on a lane and with a socket. False if the zygote is gone.
+  bool spawn(std::size_t index, std::size_t lane, std::uint64_t generation, int socket) noexcept {
+    zygote_request order = request(zygote_order::spawn, lane, generation);
+    order.index = static_cast<std::uint32_t>(index);
+    return send_message(control_.get(), order, std::span(&socket, 1));
   }
   /// Kills that worker, unless it is gone already; all of them, with the zygote, if it cannot be told which.
   void kill(std::size_t lane, std::uint64_t generation) noexcept {
@@ -82,12 +85,12 @@ class zygote_link {
 
  private:
   static zygote_request request(zygote_order order, std::size_t lane, std::uint64_t generation) noexcept {
-    return {order, static_cast<std::uint32_t>(lane), generation};
+    return {.order = order, .lane = static_cast<std::uint32_t>(lane), .index = 0, .unused = 0, .generation = generation};
   }
 
   /// The zygote is no child of the application, whose wait() and SIGCHLD handler are not meant for a process that it does
   /// not know of.
-  static void fork_zygote(const worker_plan& plan, code_map code, int control, int parent) {
+  static void fork_zygote(const worker_plan& plan, const char* name, code_map code, int control, int parent) {
     const all_signals_blocked guard;
     auto& registry = descriptor_registry::instance();
     auto lock = registry.freeze();
@@ -97,7 +100,7 @@ class zygote_link {
       // No controlling terminal: what a worker writes to it in the background must not stop it (SIGTTOU).
       ::setsid();
       code_map::install(std::move(code));
-      name_process(plan.setup.name, "/zygote");
+      name_process(plan.setup.name, name);
       zygote_process(plan, control, parent).run();
     };
     fork_unheard(zygote);
