@@ -371,13 +371,17 @@ TEST_CASE("a thread that overwrites its worker's lane harms that worker's tasks 
       if (after.workers[i].generation == before.workers[i].generation) ++same;
     }
     CHECK(same >= 1);
+    std::vector<pid_t> killed;
     for (const worker_stats& each : after.workers) {
-      if (each.pid != 0) ::kill(each.pid, SIGKILL);
+      if (each.pid == 0) continue;
+      ::kill(each.pid, SIGKILL);
+      killed.push_back(each.pid);
     }
     REQUIRE(eventually([&] {
       const auto now = pool.stats();
       return std::all_of(now.workers.begin(), now.workers.end(), [&](const worker_stats& each) {
-        return each.alive && each.generation > before.workers[each.index].generation;
+        return each.alive && each.generation > before.workers[each.index].generation &&
+               std::find(killed.begin(), killed.end(), each.pid) == killed.end();
       });
     }));
   }
