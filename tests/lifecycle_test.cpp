@@ -526,7 +526,12 @@ TEST_CASE("thousands of cancelled tasks among others", "[process_pool][future]")
     } else {
       CHECK(results[i].get() == 1);
     }
-    CHECK(runs[i] == (cancelled[i] ? 0 : 1));
+    // One that was cancelled in the second half may have been running.
+    if (!cancelled[i] || i < tasks / 2) {
+      CHECK(runs[i] == (cancelled[i] ? 0 : 1));
+    } else {
+      CHECK(runs[i] <= 1);
+    }
   }
 }
 
