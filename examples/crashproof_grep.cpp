@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // Searches files with std::regex, one task per file, and finishes although std::regex does not always: on a line of
-// some 30,000 characters libstdc++'s overflows the stack and takes its process along. Here that costs one file.
+// some 30,000 characters libstdc++'s overflows the stack and takes its process along, and a pattern such as (a|aa)+$ may
+// take for ever. Here that costs one file.
 
 #include <getopt.h>
 #include <linux/magic.h>
@@ -43,10 +44,11 @@ constexpr std::string_view usage =
     R"(Usage: crashproof_grep [OPTION]... PATTERN PATH...
 Search the files PATH, and all regular files below the directories PATH, for lines that match PATTERN, an ECMAScript
 regular expression, and print them as 'grep -rnEI' does: in the same form and order, binary files left out. Each file
-is a task of its own in a pool of processes: one that kills its process is listed on standard error at the end, all
-others are searched.
+is a task of its own in a pool of processes: one that kills its process, or takes too long, is listed on standard
+error at the end, all others are searched.
 
   --processes N   search with N processes; the default is as many as there are CPUs to use
+  --timeout S     give up on a file that takes longer than S seconds
   --summary       say at the end, on standard error, what was done and how long it took (run it again with
                   --processes 1 for the speed-up):
                     crashproof_grep: F files searched, L lines found, W workers lost, S s with N processes
@@ -208,14 +210,25 @@ void add_files_below(const fs::path& directory, std::vector<std::string>& files,
 
 struct options {
   std::optional<int> processes{};
+  std::chrono::duration<double> timeout{};  ///< for each file; 0: any time
   bool summary = false;
   std::string pattern{};
   std::vector<std::string> paths{};
 };
 
+/// The number that an option's argument is.
+template <class Number>
+Number number_in(std::string_view text, const char* option) {
+  Number number{};
+  const auto [end, error] = std::from_chars(text.begin(), text.end(), number);
+  if (error != std::errc{} || end != text.end()) throw std::invalid_argument(std::string(option) + " takes a number");
+  return number;
+}
+
 /// Reads the command line; exits if that is all there is to do.
 options parse(int argc, char** argv) {
   static const struct option known[] = {{"processes", required_argument, nullptr, 'p'},
+                                        {"timeout", required_argument, nullptr, 't'},
                                         {"summary", no_argument, nullptr, 's'},
                                         {"help", no_argument, nullptr, 'h'},
                                         {}};
@@ -224,10 +237,12 @@ options parse(int argc, char** argv) {
     if (key == 'h') std::exit(std::cout << usage ? 0 : 2);
     if (key == '?') std::exit(2);  // getopt_long has said why
     if (key == 's') result.summary = true;
-    if (key == 'p') {
-      const std::string_view number = optarg;
-      const auto [end, error] = std::from_chars(number.begin(), number.end(), result.processes.emplace());
-      if (error != std::errc{} || end != number.end()) throw std::invalid_argument("--processes takes a number");
+    if (key == 'p') result.processes = number_in<int>(optarg, "--processes");
+    if (key == 't') {
+      result.timeout = std::chrono::duration<double>(number_in<double>(optarg, "--timeout"));
+      if (!(result.timeout.count() > 0 && result.timeout < std::chrono::hours(1'000'000))) {
+        throw std::invalid_argument("--timeout takes a number of seconds above 0");
+      }
     }
   }
   if (argc - optind < 2) throw std::invalid_argument("a PATTERN and a PATH are needed; see --help");
@@ -241,7 +256,10 @@ int run(const options& wanted) {
   const auto start = std::chrono::steady_clock::now();
   console terminal;
   procpool::process_pool pool{procpool::pool_options{.processes = wanted.processes, .name = "grep"}};
-  pool.apply([](const std::string& pattern) { compiled(pattern); }, wanted.pattern);  // a bad pattern ends here
+  const procpool::call_options limits{.timeout = std::chrono::duration_cast<std::chrono::nanoseconds>(wanted.timeout),
+                                      .buffersize = 1000};
+  auto searching = pool.with(limits);
+  searching.apply([](const std::string& pattern) { compiled(pattern); }, wanted.pattern);  // a bad pattern ends here
 
   std::vector<std::string> files;
   for (std::string path : wanted.paths) {
@@ -256,14 +274,14 @@ int run(const options& wanted) {
 
   std::size_t done = 0, lines = 0;
   std::vector<std::string> failures;
-  auto results = pool.with({.buffersize = 1000}).imap(search{wanted.pattern, with_path}, files);
+  auto results = searching.imap(search{wanted.pattern, with_path}, files);
   for (const std::string& file : files) {
     try {
       const found result = results.next().value();
       lines += result.lines;
       if (!result.text.empty()) terminal.clear();
       std::cout << result.text;
-    } catch (const procpool::error& error) {  // worker_crashed, above all
+    } catch (const procpool::error& error) {  // worker_crashed and task_timeout, above all
       failures.push_back(file + ": " + error.what());
     } catch (const std::system_error& error) {
       terminal.complain(file, ": ", error.code().message());

@@ -122,6 +122,22 @@ grep -qE "$summary" "$work/err" || fail 'no summary'
 [ "$(grep -cvE "$summary" "$work/err")" -eq 2 ] || fail 'more messages than failures'
 [ $failures -eq 0 ] || cat "$work/err"
 
+# ---- patterns that take for ever ------------------------------------------------------------------------------------
+mkdir "$work/slow"
+cd "$work/slow" || exit 1
+printf 'aaa\nneedle\n' >a_fine.txt
+head -c 60 /dev/zero | tr '\0' a >b_endless.txt
+printf 'b\n' >>b_endless.txt
+printf 'aa\n' >c_fine.txt
+"$program" --processes 2 --timeout 0.7 --summary '(a|aa)+$|needle' . >"$work/out" 2>"$work/err"
+status=$?
+[ "$status" -eq 2 ] || fail "exit status $status instead of 2 with a file that takes for ever"
+printf './a_fine.txt:1:aaa\n./a_fine.txt:2:needle\n./c_fine.txt:1:aa\n' >"$work/expected"
+sort "$work/out" | cmp - "$work/expected" || fail 'output beside a slow file'
+grep -q '^crashproof_grep: ./b_endless.txt: .*longer than its time limit of 700 ms$' "$work/err" ||
+  fail 'the file that takes for ever is not listed'
+compare 0 '--timeout 100' 'a|needle' .
+
 cd "$work/tree" || exit 1
 
 # ---- the command line, and output that is input ---------------------------------------------------------------------
@@ -140,6 +156,9 @@ refused --processes 0 needle .
 refused --processes -3 needle .
 refused --processes two needle .
 refused --processes 2x needle .
+refused --timeout 0 needle .
+refused --timeout -1 needle .
+refused --timeout soon needle .
 refused --no-such-option needle .
 "$program" --help | grep -q '^Usage: crashproof_grep' || fail 'no help'
 
