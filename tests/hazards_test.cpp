@@ -80,6 +80,8 @@ struct listener {
     ended_generations.push_back(generation);
   }
   void hung_up(std::size_t) {}
+  void vanished(std::size_t) {}
+  void orphaned() {}
   void lost() {}
 };
 

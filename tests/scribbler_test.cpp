@@ -2,6 +2,7 @@
 // Workers whose half of the lane is overwritten by a thread of their own while the parent reads it: with noise, with
 // words that could be true, with single bits turned. Whatever it is, the parent goes on, every future ends, no task
 // gets what belongs to another, and the other workers notice nothing.
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -27,6 +28,7 @@
 #include "support/child_process.hpp"
 #include "support/eventually.hpp"
 #include "support/lane_memory.hpp"
+#include "support/processes.hpp"
 #include "support/resources_unchanged.hpp"
 
 using namespace procpool;
@@ -478,4 +480,50 @@ TEST_CASE("a thread of the initializer overwrites that its worker is ready", "[p
     std::this_thread::sleep_for(20ms);  // so that the thread is there
   });
   CHECK(pool.apply(serve, 8).id == 8);
+}
+
+TEST_CASE("a worker that takes the doorbell for itself keeps nobody waiting", "[process_pool][hostile]") {
+  resources_unchanged guard;
+  process_pool pool{2};
+  // Every eventfd that a worker has is the doorbell: made blocking, and emptied as soon as it rings.
+  const auto spoil = [] {
+    for (int fd = 3; fd != 1024; ++fd) {
+      char target[64] = {};
+      if (::readlink(("/proc/self/fd/" + std::to_string(fd)).c_str(), target, sizeof(target) - 1) <= 0) continue;
+      if (std::string(target).find("eventfd") == std::string::npos) continue;
+      ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+      std::thread([fd] {
+        for (std::uint64_t count; ::read(fd, &count, sizeof(count)) > 0;) {
+        }
+      }).detach();
+    }
+  };
+  pool.broadcast(spoil);
+  for (int i = 0; i != 30; ++i) {
+    auto slow = pool.apply_async([](int x) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      return x;
+    }, i);
+    CHECK(slow.get(std::chrono::seconds(20)) == i);
+  }
+  CHECK_THROWS_AS(pool.apply([] { ::raise(SIGKILL); }), worker_crashed);
+  CHECK(pool.apply([](int x) { return x; }, 7) == 7);
+}
+
+TEST_CASE("a worker that says that it has started nothing, and hangs, is replaced", "[process_pool][hostile]") {
+  resources_unchanged guard;
+  process_pool pool{1};
+  auto hung = pool.apply_async([] {
+    ::raise(SIGSTOP);
+    for (;;) ::pause();
+  });
+  REQUIRE(eventually([&] { return hung.running(); }));
+  CHECK(hung.cancel());
+  REQUIRE(eventually([&] { return pool.stats().workers_crashed == 1; }));
+  // An idle one that stands still: what it was given runs in its replacement.
+  const pid_t worker = pool.apply([] { return ::getpid(); });
+  REQUIRE(await_sleep(worker));
+  REQUIRE(::kill(worker, SIGSTOP) == 0);
+  CHECK(pool.apply_async([] { return ::getpid(); }).get(std::chrono::seconds(30)) != worker);
+  CHECK(pool.stats().tasks_failed == 1);
 }

@@ -105,12 +105,13 @@ pid_t wait4(pid_t pid, int* status, int options, struct rusage* usage) {
 
 int socketpair(int domain, int type, int protocol, int* ends) {
   const auto result = static_cast<int>(::syscall(SYS_socketpair, domain, type, protocol, ends));
-  if (result == 0 && replacing_zygote && kept_end < 0) {
-    kept_end = ::fcntl(ends[1], F_DUPFD_CLOEXEC, 100);
+  if (result == 0 && replacing_zygote) {
+    const int end = ::fcntl(ends[1], F_DUPFD_CLOEXEC, 100);  // that of the spare stays open, too
+    if (kept_end < 0) kept_end = end;
     zygote_event hello{};
     hello.news = zygote_news::alive;
     hello.pid = first_pretended;
-    send_message(kept_end, hello);
+    send_message(end, hello);
   }
   return result;
 }
@@ -180,6 +181,8 @@ struct handler {
     static_cast<void>(end.text());
   }
   void hung_up(std::size_t lane) { all.push_back({heard::hung_up, lane, 0, 0}); }
+  void vanished(std::size_t lane) { all.push_back({heard::hung_up, lane, 0, 0}); }
+  void orphaned() { require(false, "the zygote is taken to be gone"); }
   void lost() { require(false, "the zygote is taken to be gone"); }
 };
 

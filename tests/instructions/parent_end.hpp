@@ -191,7 +191,7 @@ class parent_end {
     recover([](const std::byte*, std::size_t) {});
     std::replace(fates_.begin(), fates_.end(), fate::elsewhere, fate::waits);
     port.close();
-    region.clear_replies(0);
+    region.prepare(0);
     expect_worker();
   }
 

@@ -405,7 +405,7 @@ class scheduler final : public engine {
     leftovers done;
     {
       const std::lock_guard lock(mutex_);
-      if (crew_[i].generation != generation) return;
+      if (crew_[i].generation != generation || crew_[i].now != phase::starting) return;
       workers_.at(i).close();
       crew_.start_failed(i, text_of([&] { return "fork: " + std::generic_category().message(error); }));
       give_up(done);

@@ -62,8 +62,8 @@ class watchdog {
   }
 
  private:
-  /// How long a worker may leave an element with a time limit lying that it could start, beyond that limit. One that does
-  /// not say that it started it would else never be out of time.
+  /// How long a worker may leave an element lying that it could start, beyond the element's time limit if that has one. It
+  /// has been stopped, or what it says of itself has been overwritten: nothing that it was given would ever end.
   static constexpr auto longest_silence = std::chrono::seconds(5);
 
   bool watched(std::size_t i) const noexcept { return crew_[i].alive() && !crew_[i].malformed; }
@@ -104,7 +104,6 @@ class watchdog {
     port.for_each_posted([&](const chunk& each, std::uint64_t) {
       if (each.target->limits.timeout.count() != 0) next = std::min(next, later(now, each.target->limits.timeout));
     });
-    if (next == no_deadline) return next;
     const auto running = port.running();
     const std::uint64_t head = running.value_or(port.settled() + 1);
     const std::chrono::nanoseconds timeout = element(i, head).target->limits.timeout;
@@ -115,8 +114,8 @@ class watchdog {
       record.head_runs_since = no_deadline;
     }
     if (running) record.head_runs_since = std::min(record.head_runs_since, now);
-    if (timeout.count() == 0) return next;
     if (!running) return look_at_silent(i, head, later(later(record.head_since, timeout), longest_silence), now, next);
+    if (timeout.count() == 0) return next;
     const steady_time expiry = later(std::min(record.head_runs_since, port.started(head).value_or(now)), timeout);
     if (now < expiry) return std::min(next, expiry);
     return condemn(i, head, end_cause::timed_out, now, next, done) ? next : now;
@@ -124,7 +123,10 @@ class watchdog {
 
   steady_time look_at_silent(std::size_t i, std::uint64_t head, steady_time expiry, steady_time now, steady_time next) {
     if (now < expiry) return std::min(next, expiry);
-    crew_[i].under = {.number = head, .why = end_cause::timed_out, .overrules = true};
+    // It may have run all the same: where there is a limit it counts as run out of time, else it is run elsewhere.
+    if (element(i, head).target->limits.timeout.count() != 0) {
+      crew_[i].under = {.number = head, .why = end_cause::timed_out, .overrules = true};
+    }
     crew_.kill(i, "it did not start what it was given");
     return next;
   }

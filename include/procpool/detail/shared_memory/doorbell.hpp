@@ -2,8 +2,10 @@
 #pragma once
 
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdint>
 
 #include <procpool/detail/posix/descriptor_registry.hpp>
@@ -29,8 +31,11 @@ class doorbell {
   void close() noexcept { fd_.reset(); }
 
   void answer() const noexcept {
+    // Not by read(): whether that waits is decided by a flag that every process with the descriptor can clear.
     std::uint64_t count;
-    retry_on_eintr([&] { return ::read(fd_.get(), &count, sizeof(count)); });
+    iovec to{&count, sizeof(count)};
+    const auto got = retry_on_eintr([&] { return ::preadv2(fd_.get(), &to, 1, -1, RWF_NOWAIT); });
+    if (got < 0 && errno != EAGAIN) retry_on_eintr([&] { return ::read(fd_.get(), &count, sizeof(count)); });
   }
 
  private:

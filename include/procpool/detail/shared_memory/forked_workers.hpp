@@ -50,7 +50,9 @@ class forked_workers {
       (lane < size() ? lane_of_ : spare_lanes_).push_back(lane);
     }
     processes_.resize(ports_.size());
+    spare_lanes_.reserve(ports_.size());  // lanes come back where nothing may be thrown
     watch(bell_.fd(), bell_tag);
+    watch(own_bell_.fd(), own_bell_tag);
     watch(zygote_->fd(), zygote_tag);
   }
 
@@ -101,6 +103,8 @@ class forked_workers {
       const std::uint64_t tag = happened_[i].data.u64;
       if (tag == bell_tag) {
         bell_.answer();
+      } else if (tag == own_bell_tag) {
+        own_bell_.answer();
       } else if (tag == zygote_tag) {
         hear_zygote(to);
       } else if ((tag & process_tag) != 0) {
@@ -110,7 +114,7 @@ class forked_workers {
         if (const std::size_t worker = worker_on(lane); worker != size()) {
           to.vanished(worker);
         } else {
-          spare_lanes_.push_back(lane);
+          take_in(lane);
         }
       } else if (const auto lane = static_cast<std::size_t>(tag); !ports_[lane]->receive()) {
         ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, ports_[lane]->socket(), nullptr);
@@ -118,7 +122,7 @@ class forked_workers {
       }
     }
   }
-  void wake() noexcept { bell_.ring(); }
+  void wake() noexcept { own_bell_.ring(); }
 
   /// Ends the zygotes and every worker that is left.
   void stop() noexcept {
@@ -132,18 +136,25 @@ class forked_workers {
     processes_.clear();
     epoll_.reset();
     bell_.close();
+    own_bell_.close();
     region_.release();
   }
 
  private:
   static constexpr std::uint64_t bell_tag = ~std::uint64_t{0};
-  static constexpr std::uint64_t zygote_tag = bell_tag - 1;
+  static constexpr std::uint64_t own_bell_tag = bell_tag - 1;
+  static constexpr std::uint64_t zygote_tag = bell_tag - 2;
   static constexpr std::uint64_t process_tag = std::uint64_t{1} << 32;  ///< and the lane
   static constexpr std::size_t most_spare_lanes = 8;
 
   /// size() if the lane has been set aside.
   std::size_t worker_on(std::size_t lane) const noexcept {
     return static_cast<std::size_t>(std::find(lane_of_.begin(), lane_of_.end(), lane) - lane_of_.begin());
+  }
+
+  /// The process that a lane was set aside for is gone.
+  void take_in(std::size_t lane) {
+    if (std::find(spare_lanes_.begin(), spare_lanes_.end(), lane) == spare_lanes_.end()) spare_lanes_.push_back(lane);
   }
 
   template <class Handler>
@@ -156,7 +167,7 @@ class forked_workers {
       if (worker == size()) {
         if (event.news == zygote_news::ended) {
           processes_[event.lane].reset();
-          spare_lanes_.push_back(event.lane);
+          take_in(event.lane);
         }
         continue;
       }
@@ -232,7 +243,8 @@ class forked_workers {
 
   const engine_setup setup_;
   shared_region region_;
-  doorbell bell_;
+  doorbell bell_;      ///< the workers'
+  doorbell own_bell_;  ///< this process's: no worker can keep it from ringing
   std::unique_ptr<zygote_link> zygote_;
   std::unique_ptr<zygote_link> spare_zygote_;  ///< forked at the same time; runs nothing while it is that
   registered_fd epoll_;
