@@ -90,6 +90,7 @@ class crew {
     record.killed_because = nullptr;
     record.malformed = record.hung_up = record.orphan = false;
     record.under = {};
+    record.head = 0;
     record.first_number = workers_.at(i).last();
     record.start_at = record.kill_at = record.killed_at = no_deadline;
     try {

@@ -104,6 +104,7 @@ class task_table {
         const bool taken = port.take_back(lowest - 1, back);
         done.to_wake.push_back(i);
         if (!taken) continue;  // the worker got on meanwhile: look again from where it is now
+        forget_head(i, lowest - 1);
         bookkeeping_vector<chunk> others;
         for (chunk& each : back) {
           if (predicate(each)) {
@@ -131,6 +132,7 @@ class task_table {
     bookkeeping_vector<chunk> back;
     const bool taken = workers_.at(i).take_back(number, back);
     done.to_wake.push_back(i);  // it may have stepped back from a limit that is restored
+    if (taken) forget_head(i, number);
     put_back(back, done);
     return taken;
   }
@@ -208,6 +210,12 @@ class task_table {
   }
 
  private:
+  /// What is above `kept` has been taken back: the same number may be another element's next, which has been there for
+  /// no time yet.
+  void forget_head(std::size_t i, std::uint64_t kept) noexcept {
+    if (crew_[i].head > kept) crew_[i].head = 0;
+  }
+
   /// Where a chunk waits that is not posted.
   bookkeeping_deque<chunk>& home_of(const chunk& what) noexcept {
     return what.lane == chunk::any_lane ? queue_ : crew_[static_cast<std::size_t>(what.lane)].own;

@@ -4,7 +4,6 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <new>
@@ -15,6 +14,7 @@
 #include <boost/interprocess/mem_algo/rbtree_best_fit.hpp>
 #include <boost/interprocess/sync/mutex_family.hpp>
 
+#include <procpool/detail/posix/populate.hpp>
 #include <procpool/detail/shared_memory/layout.hpp>
 
 namespace procpool::detail {
@@ -82,13 +82,10 @@ class lane_arena {
     if (end <= populated_) return true;
     const std::size_t begin = populated_ / lane_page * lane_page;
     const std::size_t length = std::min(round_up(end, lane_page), size_) - begin;
-    if (::madvise(base_ + begin, length, MADV_POPULATE_WRITE) != 0 && !cannot_populate(errno)) return false;
+    if (!detail::populate(base_ + begin, length)) return false;
     populated_ = begin + length;
     return true;
   }
-
-  /// The kernel is too old for it, or a container's profile forbids it.
-  static bool cannot_populate(int error) noexcept { return error == EINVAL || error == ENOSYS || error == EPERM; }
 
   static constexpr std::size_t slack = 4096;  ///< more than a block's own bookkeeping and alignment
   static constexpr std::size_t step = std::size_t{1} << 20;

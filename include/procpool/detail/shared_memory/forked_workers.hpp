@@ -152,6 +152,11 @@ class forked_workers {
     return static_cast<std::size_t>(std::find(lane_of_.begin(), lane_of_.end(), lane) - lane_of_.begin());
   }
 
+  static registered_fd process_of(pid_t pid) {
+    unique_fd process = zygote_process::pidfd_open(pid);
+    return process ? registered_fd(std::move(process)) : registered_fd();
+  }
+
   /// The process that a lane was set aside for is gone.
   void take_in(std::size_t lane) {
     if (std::find(spare_lanes_.begin(), spare_lanes_.end(), lane) == spare_lanes_.end()) spare_lanes_.push_back(lane);
@@ -175,7 +180,7 @@ class forked_workers {
         case zygote_news::alive:
           break;
         case zygote_news::started:
-          processes_[event.lane] = zygote_process::pidfd_open(event.pid);
+          processes_[event.lane] = process_of(event.pid);
           to.started(worker, event.generation, event.pid);
           break;
         case zygote_news::refused:
@@ -252,7 +257,7 @@ class forked_workers {
   std::vector<std::unique_ptr<lane_port>> ports_;  ///< of every lane
   std::vector<std::size_t> lane_of_;               ///< each worker's
   std::vector<std::size_t> spare_lanes_;           ///< those that no process uses
-  std::vector<unique_fd> processes_;  ///< by lane (pidfd_open(2)), while there is one and the kernel has those
+  std::vector<registered_fd> processes_;  ///< by lane (pidfd_open(2)), while there is one and the kernel has those
   std::array<epoll_event, 64> happened_{};
   std::size_t happened_count_ = 0;
 };

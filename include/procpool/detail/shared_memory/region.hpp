@@ -13,6 +13,7 @@
 #include <boost/interprocess/exceptions.hpp>
 #include <boost/interprocess/mapped_region.hpp>
 
+#include <procpool/detail/posix/populate.hpp>
 #include <procpool/detail/posix/system_call.hpp>
 #include <procpool/detail/posix/unique_fd.hpp>
 #include <procpool/detail/shared_memory/layout.hpp>
@@ -97,10 +98,6 @@ class shared_region {
     }
     throw make_error<worker_start_error>("no address space for " + std::to_string(layout.lanes) + " workers (" +
                                          std::to_string(layout.bytes()) + " bytes)");
-  }
-
-  static bool populate(void* at, std::size_t bytes) noexcept {
-    return ::madvise(at, bytes, MADV_POPULATE_WRITE) == 0 || errno == EINVAL;  // not known before Linux 5.14
   }
 
   std::byte* base() const noexcept { return static_cast<std::byte*>(mapping_.get_address()); }
