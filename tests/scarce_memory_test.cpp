@@ -28,6 +28,8 @@
 using namespace procpool;
 using namespace support;
 
+#if !defined(__SANITIZE_ADDRESS__)  // which needs more address space than these tests leave
+
 namespace {
 
 constexpr std::size_t mib = std::size_t{1} << 20;
@@ -86,8 +88,6 @@ std::string goes_on(process_pool<>& pool) {
 }
 
 }  // namespace
-
-#if !defined(__SANITIZE_ADDRESS__)  // which needs more address space than these tests leave
 
 TEST_CASE("where large reservations are refused lanes are smaller", "[process_pool][memory]") {
   resources_unchanged guard;
