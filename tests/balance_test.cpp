@@ -180,7 +180,8 @@ TEST_CASE("lazy ranges go on around a slow element", "[process_pool][balance]") 
     for (const int each : pool.with({.buffersize = 20}).imap_unordered(work, std::views::iota(0, 100), chunksize)) {
       all.push_back(each);
     }
-    CHECK(std::ranges::find(all, 3) - all.begin() >= 90);
+    // Behind all others, but for those that were done and not yet yielded: as many as are taken ahead.
+    CHECK(std::ranges::find(all, 3) - all.begin() >= 80);
     std::ranges::sort(all);
     CHECK(all == numbers(100));
   }

@@ -490,8 +490,7 @@ TEST_CASE("a pool whose zygote is killed does not wait for what its workers have
   // Linux 6.9 and later can kill a process group without its number (pidfd_send_signal(2)).
   constexpr unsigned process_group = 1u << 2;
   const int self = static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0));
-  if (::syscall(SYS_pidfd_send_signal, self, 0, nullptr, process_group) == 0 || errno != EINVAL)
-    CHECK(await_end(child));
+  if (self >= 0 && ::syscall(SYS_pidfd_send_signal, self, 0, nullptr, process_group) == 0) CHECK(await_end(child));
   ::close(self);
   if (is_alive(child)) ::kill(child, SIGKILL);
   CHECK_THROWS_AS(hung.get(), worker_crashed);
