@@ -29,8 +29,8 @@ function(mutant name fuzzer header what instead)
 endfunction()
 
 set(port detail/shared_memory/lane_port.hpp)
-mutant(published_unbounded lane_words ${port} "seen > last || " "")
-mutant(claimed_unbounded lane_words ${port} "return std::clamp(protocol::claimed(replies_), settled_, last_);"
+mutant(published_unbounded lane_words detail/shared_memory/lane_protocol.hpp "seen > last || " "")
+mutant(claimed_unbounded lane_words ${port} "return std::clamp(protocol::claimed(replies_), reading_, last_);"
   "return protocol::claimed(replies_);")
 mutant(reply_of_another_number lane_replies ${port} "header.number != number || " "")
 mutant(small_reply_unbounded lane_replies ${port} "header.size > ring_payload || " "")
@@ -52,6 +52,6 @@ mutant(length_fetched_twice payload detail/codec/std_types.hpp
   asm volatile(\"\" ::: \"memory\");
   if (length <= in.bytes().remaining()) length = again.template get<std::uint64_t>();")
 mutant(event_of_no_lane zygote_messages detail/shared_memory/forked_workers.hpp
-  "if (event.lane >= size()) continue;" "")
+  "if (event.lane >= ports_.size()) continue;" "")
 mutant(order_for_no_lane zygote_messages detail/shared_memory/zygote.hpp
   "if (request.lane >= workers_.size()) continue;" "")
