@@ -358,7 +358,9 @@ class zygote_side {
           break;
         }
         default:
-          require(event.news == zygote_news::refused && event.error == EAGAIN, "news of no kind");
+          // No process, or no descriptor of the worker's socket.
+          require(event.news == zygote_news::refused && (event.error == EAGAIN || event.error == EMFILE),
+                  "news of no kind");
       }
     }
   }
