@@ -208,7 +208,8 @@ class parent_side {
       event.news = static_cast<zygote_news>(in.below(8) == 0 ? in.odd_number(4) : in.below(5));
       event.lane = static_cast<std::uint32_t>(in.below(4) == 0 ? in.odd_number(lanes) : in.below(lanes));
       event.generation = in.odd_number(2);
-      event.pid = static_cast<std::int32_t>(in.odd_number(1000));
+      // Of no process there is: the parent would hold a descriptor of it.
+      event.pid = -1 - static_cast<std::int32_t>(in.odd_number(1000) & 0x7fff'fffe);
       event.status = static_cast<std::int32_t>(in.odd_number(9));
       event.error = static_cast<std::int32_t>(in.odd_number(12));
       const std::size_t size = any_size<zygote_event>(in);
