@@ -54,7 +54,7 @@ class then_state final : public future_state<U>, private ready_observer, private
 
   bool cancel() noexcept override {
     stage from = stage::waiting;
-    return stage_.compare_exchange_strong(from, stage::dropped) && this->set_error(this->cancelled_error());
+    return stage_.compare_exchange_strong(from, stage::dropped) && future_state<U>::cancel();
   }
 
   bool running() const noexcept override { return stage_.load() == stage::running && !this->ready(); }

@@ -7,6 +7,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <system_error>
 #include <type_traits>
 #include <utility>
@@ -76,7 +77,9 @@ class future_state_base {
   }
 
   /// Ends it with task_cancelled unless it has ended or its task runs; true if it did.
-  virtual bool cancel() noexcept { return set_error(cancelled_error()); }
+  virtual bool cancel() noexcept {
+    return set_error(cancelled_error([] { return std::string("the task was cancelled"); }));
+  }
   /// Whether its task has started and not ended.
   virtual bool running() const noexcept { return false; }
 
@@ -149,9 +152,11 @@ class future_state_base {
     home_->callbacks().serve_if_stranded();
   }
 
-  static std::exception_ptr cancelled_error() noexcept {
+  /// `text()` says what was cancelled. std::bad_alloc if there is no memory for the error.
+  template <class Text>
+  static std::exception_ptr cancelled_error(Text text) noexcept {
     try {
-      return std::make_exception_ptr(make_error<task_cancelled>("the task was cancelled"));
+      return std::make_exception_ptr(make_error<task_cancelled>(text()));
     } catch (...) {
       return std::current_exception();
     }

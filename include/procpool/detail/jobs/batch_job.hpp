@@ -158,7 +158,8 @@ class batch_job final : public future_state<typename Collector::result>, public 
   void finish() noexcept {
     if (finished_.exchange(true, std::memory_order_acq_rel)) return;
     if (cancelled_.load(std::memory_order_acquire)) {
-      this->set_error(cancelled_error());
+      this->set_error(this->cancelled_error(
+          [this] { return std::string(operation()) + ": cancelled before all of its tasks had ended"; }));
     } else if (failure_ || progress_error_) {
       this->set_error(failure_ ? std::move(failure_) : std::move(progress_error_));
     } else {
@@ -172,14 +173,6 @@ class batch_job final : public future_state<typename Collector::result>, public 
         this->set_error(std::current_exception());
       }
     }
-  }
-
-  /// std::bad_alloc if there is no memory for the error.
-  std::exception_ptr cancelled_error() const noexcept try {
-    return std::make_exception_ptr(
-        make_error<task_cancelled>(std::string(operation()) + ": cancelled before all of its tasks had ended"));
-  } catch (...) {
-    return std::current_exception();
   }
 
   Collector collector_;

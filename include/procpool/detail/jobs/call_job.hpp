@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <exception>
 #include <memory>
 #include <utility>
 
@@ -10,7 +9,6 @@
 #include <procpool/detail/future_state.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/settle.hpp>
-#include <procpool/error.hpp>
 #include <procpool/outcome.hpp>
 
 namespace procpool::detail {
@@ -33,7 +31,7 @@ class call_job final : public future_state<R>, public job {
   }
 
   bool cancel() noexcept override {
-    if (!this->set_error(std::make_exception_ptr(make_error<task_cancelled>(place(0) + ": cancelled")))) return false;
+    if (!this->set_error(this->cancelled_error([this] { return place(0) + ": cancelled"; }))) return false;
     this->home().cancel(*this);
     return true;
   }
