@@ -94,6 +94,23 @@ struct found {
   std::size_t worker = 0;
 };
 
+/// Memory that the worker maps for itself after it was started. The kernel puts it where addresses are free.
+class own_mappings {
+ public:
+  own_mappings() {
+    for (auto& each : each_) each = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  }
+  own_mappings(const own_mappings&) = delete;
+  own_mappings& operator=(const own_mappings&) = delete;
+  ~own_mappings() {
+    for (auto& each : each_) ::munmap(each, bytes);
+  }
+
+ private:
+  static constexpr std::size_t bytes = 16 * page;
+  std::array<void*, 16> each_{};
+};
+
 struct span_of_pages {
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
@@ -108,6 +125,7 @@ found probe(span_of_pages where) {
   const shared_range requests = lanes->requests();
   const auto inside = [](const shared_range& range, std::uint64_t at) { return range.begin <= at && at < range.end; };
   const surviving here;
+  const own_mappings later;
   found all;
   all.worker = this_worker::index();
   for (std::uint64_t at = where.begin; at < where.end; at += where.step) {

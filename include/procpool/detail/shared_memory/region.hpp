@@ -54,8 +54,7 @@ class shared_region {
     std::byte* const begin = base() + layout_.request_at(lane) - lane_page;
     std::byte* const end = begin + layout_.lane_bytes() + lane_page;
     std::byte* const all_end = base() + layout_.bytes();
-    return (begin == base() || ::munmap(base(), static_cast<std::size_t>(begin - base())) == 0) &&
-           (end == all_end || ::munmap(end, static_cast<std::size_t>(all_end - end)) == 0) &&
+    return bar(base(), begin) && bar(end, all_end) &&
            ::mprotect(&requests(lane), layout_.request_bytes(), PROT_READ) == 0 &&
            ::madvise(&requests(lane), layout_.request_bytes(), MADV_DONTFORK) == 0 &&
            ::madvise(&replies(lane), layout_.reply_bytes(), MADV_DONTFORK) == 0;
@@ -102,6 +101,14 @@ class shared_region {
 
   std::byte* base() const noexcept { return static_cast<std::byte*>(mapping_.get_address()); }
   void guard(std::size_t offset) noexcept { ::mprotect(base() + offset, lane_page, PROT_NONE); }
+
+  /// Replaces the memory by addresses that cannot be touched. They stay taken: what this process maps later must not come
+  /// to lie where a stray write into a neighbour's lane would find it.
+  static bool bar(std::byte* begin, std::byte* end) noexcept {
+    constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+    return begin == end ||
+           ::mmap(begin, static_cast<std::size_t>(end - begin), PROT_NONE, flags, -1, 0) != MAP_FAILED;
+  }
 
   region_layout layout_;
   boost::interprocess::mapped_region mapping_;
