@@ -30,6 +30,7 @@
 #include "support/lane_memory.hpp"
 #include "support/processes.hpp"
 #include "support/resources_unchanged.hpp"
+#include "support/shared_words.hpp"
 
 using namespace procpool;
 using namespace support;
@@ -174,13 +175,16 @@ struct ticket {
 ticket serve(std::uint64_t id) { return {id, ticket::check_of(id), this_worker::index()}; }
 std::vector<ticket> serve_many(std::uint64_t id) { return std::vector<ticket>(3000, serve(id)); }  // by the arena
 
-/// A task that has been set on its worker: from then on, and until the worker dies, a thread overwrites its half.
-std::size_t set_on(const lane_memory& memory, scribbler::manner how, std::uint64_t seed) {
+/// A task that has been set on its worker: from then on, and until the worker dies, a thread overwrites its half. Once for
+/// each seed: what is overwritten may say that this task has not started, and then it runs again elsewhere.
+std::size_t set_on(const lane_memory& memory, shared_words::word& last_seed, scribbler::manner how, int seed) {
+  if (last_seed.exchange(seed) == seed) return this_worker::index();
   const shared_range requests = memory.requests();
   const shared_range replies = memory.replies();
   std::thread([=] {
-    scribbler hand(reinterpret_cast<const void*>(requests.begin), reinterpret_cast<void*>(replies.begin), seed);
-    noise pause(seed);
+    const auto noise_of = static_cast<std::uint64_t>(seed);
+    scribbler hand(reinterpret_cast<const void*>(requests.begin), reinterpret_cast<void*>(replies.begin), noise_of);
+    noise pause(noise_of);
     for (;;) {
       hand.scribble(how);
       for (std::uint64_t i = pause.below(2000); i != 0; --i) std::atomic_signal_fence(std::memory_order_seq_cst);
@@ -194,7 +198,9 @@ void must_end(const future<Result>& each) {
   REQUIRE(each.wait_for(20s) == std::future_status::ready);
 }
 
-const lane_memory* memory_of_pool = nullptr;  // for tasks
+// For tasks:
+const lane_memory* memory_of_pool = nullptr;
+shared_words::word* last_seed_of_pool = nullptr;
 
 }  // namespace
 
@@ -312,6 +318,8 @@ TEST_CASE("a thread that overwrites its worker's lane harms that worker's tasks 
   resources_unchanged guard;
   const lane_memory memory;
   memory_of_pool = &memory;
+  const shared_words last_seed(1);
+  last_seed_of_pool = last_seed.in_task();
   process_pool pool{2};
   std::uint64_t id = 1;
   std::uint64_t values = 0, errors = 0, garbage = 0;
@@ -319,7 +327,7 @@ TEST_CASE("a thread that overwrites its worker's lane harms that worker's tasks 
     CAPTURE(round);
     const auto before = pool.stats();
     auto setting = pool.apply_async(
-        [how](int seed) { return set_on(*memory_of_pool, how, static_cast<std::uint64_t>(seed)); }, round + 1);
+        [how](int seed) { return set_on(*memory_of_pool, *last_seed_of_pool, how, seed); }, round + 1);
     std::vector<std::pair<std::uint64_t, future<ticket>>> small;
     std::vector<std::pair<std::uint64_t, future<std::vector<ticket>>>> large;
     for (int i = 0; i != 60; ++i) {
