@@ -2,7 +2,7 @@
 # What procpool's own tests and examples are built with; users of the library get none of it.
 set(procpool_warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Werror)
 
-option(PROCPOOL_BUILD_PROOFS "With the tests: kills at every address, storms, and system calls and allocations that fail" ON)
+option(PROCPOOL_BUILD_PROOFS "With the tests: kills at every address, storms, system calls and allocations that fail, valgrind" ON)
 option(PROCPOOL_NIGHTLY "Run the proofs at full length" OFF)
 option(PROCPOOL_FUZZ "Build the fuzzers, and no other test (clang)" OFF)
 

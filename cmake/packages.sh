@@ -104,6 +104,7 @@ find_missing() {
     have spin || need spin 'spin (which checks the models of the protocol)'
     have gcc || need gcc 'gcc (the preprocessor of spin)'
     have strace || need strace 'strace'
+    have valgrind || need valgrind 'valgrind'
     have python3 || need python3 'python3'
   fi
   if [ "$purpose" = comparison ] && ! python_for_comparison >/dev/null; then
