@@ -18,6 +18,7 @@
 #include "support/gate.hpp"
 #include "support/resources_unchanged.hpp"
 #include "support/shared_words.hpp"
+#include "support/tasks.hpp"
 #include "support/thrown.hpp"
 
 using namespace procpool;
@@ -26,11 +27,6 @@ using namespace std::chrono_literals;
 
 namespace {
 
-int twice(int x) { return 2 * x; }
-pid_t own_pid() { return ::getpid(); }
-[[noreturn]] void hang() {
-  for (;;) ::pause();
-}
 bool counts_add_up(const pool_stats& now) {
   return now.tasks_submitted == now.tasks_completed + now.tasks_failed + now.tasks_queued + now.tasks_running;
 }
@@ -136,7 +132,7 @@ TEST_CASE("a cancelled task has its grace", "[future][cancel][grace]") {
   process_pool pool{1};
   const pid_t worker = pool.apply(own_pid);
   auto obedient = pool.with({.grace = 1h}).apply_async([done = stopped.in_task()] {
-    while (!this_worker::stop_requested()) std::this_thread::sleep_for(1ms);
+    obey();
     done.open();
   });
   REQUIRE(eventually([&] { return obedient.running(); }));
@@ -158,7 +154,7 @@ TEST_CASE("a task that is cancelled within the grace of its time-out ends as can
   resources_unchanged guard;
   process_pool pool{1};
   auto late = pool.with({.timeout = 10ms, .grace = 200ms}).apply_async([] {
-    while (!this_worker::stop_requested()) std::this_thread::sleep_for(1ms);
+    obey();
     hang();
   });
   REQUIRE(eventually([&] { return late.running(); }));
@@ -222,7 +218,7 @@ TEST_CASE("cancel and terminate at once leave nothing behind", "[future][cancel]
   resources_unchanged guard;
   for (int round = 0; round != 40; ++round) {
     process_pool pool{2};
-    std::vector<future<void>> all;
+    std::vector<future<int>> all;
     for (int i = 0; i != 20; ++i) all.push_back(pool.apply_async(hang));
     std::thread other([&] {
       for (auto& each : all) each.cancel();

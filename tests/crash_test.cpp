@@ -26,6 +26,7 @@
 #include "support/processes.hpp"
 #include "support/resources_unchanged.hpp"
 #include "support/shared_words.hpp"
+#include "support/tasks.hpp"
 #include "support/thrown.hpp"
 
 using namespace procpool;
@@ -34,8 +35,6 @@ using namespace std::chrono_literals;
 
 namespace {
 
-int twice(int x) { return 2 * x; }
-pid_t own_pid() { return ::getpid(); }
 std::size_t own_index() { return this_worker::index(); }
 std::size_t own_generation() { return this_worker::generation(); }
 

@@ -27,6 +27,7 @@
 #include "support/processes.hpp"
 #include "support/resources_unchanged.hpp"
 #include "support/shared_words.hpp"
+#include "support/tasks.hpp"
 #include "support/thrown.hpp"
 
 using namespace procpool;
@@ -34,12 +35,6 @@ using namespace support;
 using namespace std::chrono_literals;
 
 namespace {
-
-int twice(int x) { return 2 * x; }
-int add(int a, int b) { return a + b; }
-int hang() {
-  for (;;) ::pause();
-}
 
 /// What every submitting member throws must be pool_closed.
 void check_closed(process_pool<>& pool) {

@@ -16,6 +16,7 @@
 #include "support/eventually.hpp"
 #include "support/resources_unchanged.hpp"
 #include "support/shared_words.hpp"
+#include "support/tasks.hpp"
 
 using namespace procpool;
 using namespace support;
@@ -31,7 +32,6 @@ pid_t leak(std::size_t bytes) {
   std::memset(kept.back(), 1, bytes);
   return ::getpid();
 }
-pid_t own_pid() { return ::getpid(); }
 
 }  // namespace
 

@@ -32,17 +32,13 @@
 #include "support/gate.hpp"
 #include "support/processes.hpp"
 #include "support/resources_unchanged.hpp"
+#include "support/tasks.hpp"
 
 using namespace procpool;
 using namespace support;
 using namespace std::chrono_literals;
 
 namespace {
-
-int twice(int x) { return 2 * x; }
-int hang() {
-  for (;;) ::pause();
-}
 
 /// Some of everything that a pool does.
 void use(process_pool<>& pool) {

@@ -24,6 +24,7 @@
 #include "support/gate.hpp"
 #include "support/resources_unchanged.hpp"
 #include "support/shared_words.hpp"
+#include "support/tasks.hpp"
 #include "support/thrown.hpp"
 
 using namespace procpool;
@@ -32,18 +33,9 @@ using namespace std::chrono_literals;
 
 namespace {
 
-int twice(int x) { return 2 * x; }
-pid_t own_pid() { return ::getpid(); }
-[[noreturn]] void hang() {
-  for (;;) ::pause();
-}
-[[noreturn]] void spin() {
+[[noreturn]] int spin() {
   for (std::atomic<unsigned> i{0};; ++i) {
   }
-}
-/// Returns when it is asked to.
-void obey() {
-  while (!this_worker::stop_requested()) std::this_thread::sleep_for(1ms);
 }
 
 }  // namespace
@@ -52,7 +44,7 @@ TEST_CASE("a task that runs past its time limit ends in task_timeout, and its wo
   resources_unchanged guard;
   process_pool pool{1};
   const pid_t first = pool.apply(own_pid);
-  for (void (*endless)() : {hang, spin}) {
+  for (int (*endless)() : {hang, spin}) {
     const auto error = thrown_by<task_timeout>([&] { pool.with({.timeout = 30ms}).apply(endless); });
     CHECK(error.limit() == 30ms);
     CHECK(std::string(error.what()) == "procpool: apply: it ran longer than its time limit of 30 ms");
@@ -288,7 +280,7 @@ TEST_CASE("time limits end with terminate() and the pool's end", "[time_limit]")
     CHECK(late.ready());
     CHECK_THROWS_AS(late.get(), error);
   }
-  future<void> late;
+  future<int> late;
   {
     process_pool pool{2};
     late = pool.with({.timeout = 20ms}).apply_async(hang);

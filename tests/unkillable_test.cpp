@@ -16,18 +16,13 @@
 #include "support/gate.hpp"
 #include "support/processes.hpp"
 #include "support/resources_unchanged.hpp"
+#include "support/tasks.hpp"
 
 using namespace procpool;
 using namespace support;
 using namespace std::chrono_literals;
 
 namespace {
-
-int twice(int x) { return 2 * x; }
-
-int for_ever() {
-  for (;;) ::pause();
-}
 
 bool can_freeze(const freezer& cold) {
   if (cold.is_there()) return true;
@@ -45,9 +40,9 @@ TEST_CASE("terminate() and the destructor do not wait for a worker that cannot b
   pid_t worker = 0;
   {
     process_pool pool{2};
-    auto hung = pool.apply_async(for_ever);
+    auto hung = pool.apply_async(hang);
     REQUIRE(eventually([&] { return hung.running(); }));
-    auto also_hung = pool.apply_async(for_ever);
+    auto also_hung = pool.apply_async(hang);
     REQUIRE(eventually([&] { return also_hung.running(); }));
     worker = pool.stats().workers[0].pid;
     REQUIRE(cold.freeze(worker));
@@ -71,7 +66,7 @@ TEST_CASE("a worker that cannot be killed holds up neither its task nor others",
       const freezer& cold;
       ~thawed_before_pool_ends() { cold.thaw(); }
     } thawed{cold};
-    auto hung = pool.with({.timeout = 300ms}).apply_async(for_ever);
+    auto hung = pool.with({.timeout = 300ms}).apply_async(hang);
     auto behind = pool.apply_async(twice, 4);
     REQUIRE(eventually([&] { return hung.running(); }));
     worker = pool.stats().workers[0].pid;

@@ -32,17 +32,13 @@
 #include "support/processes.hpp"
 #include "support/resources_unchanged.hpp"
 #include "support/shared_words.hpp"
+#include "support/tasks.hpp"
 
 using namespace procpool;
 using namespace support;
 using namespace std::chrono_literals;
 
 namespace {
-
-int twice(int x) { return 2 * x; }
-int hang() {
-  for (;;) ::pause();
-}
 
 std::string first_line_of(const std::string& path) {
   std::ifstream file(path);

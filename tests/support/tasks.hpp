@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <chrono>
 #include <memory>
 #include <ranges>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include <cereal/access.hpp>
@@ -13,10 +18,19 @@
 namespace support {
 
 inline int square(int x) { return x * x; }
+inline int twice(int x) { return 2 * x; }
 inline int add(int a, int b) { return a + b; }
 inline int fail_at_odd(int x) {
   if (x % 2 != 0) throw std::out_of_range("odd " + std::to_string(x));
   return x;
+}
+inline pid_t own_pid() { return ::getpid(); }
+[[noreturn]] inline int hang() {
+  for (;;) ::pause();
+}
+/// Returns when it is asked to stop.
+inline void obey() {
+  while (!procpool::this_worker::stop_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
 }
 
 struct person {
