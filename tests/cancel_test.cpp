@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // future::cancel() of what runs.
+#include <signal.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -64,6 +65,10 @@ TEST_CASE("a task that ended cannot be cancelled", "[future][cancel]") {
   batch.wait();
   CHECK_FALSE(batch.cancel());
   CHECK(batch.get().size() == 10);
+  auto failed = pool.apply_async([] { ::raise(SIGKILL); });
+  failed.wait();
+  CHECK_FALSE(failed.cancel());
+  CHECK_THROWS_AS(failed.get(), worker_crashed);
 }
 
 TEST_CASE("cancelling never kills the next task", "[future][cancel]") {

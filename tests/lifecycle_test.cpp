@@ -482,20 +482,6 @@ TEST_CASE("cancel() of a map ends what has not started", "[process_pool][future]
   for (const auto& count : runs) CHECK(count == 0);
 }
 
-TEST_CASE("cancel() of what has ended is false", "[process_pool][future]") {
-  resources_unchanged guard;
-  process_pool pool{1};
-  auto done = pool.apply_async(twice, 4);
-  done.wait();
-  CHECK_FALSE(done.cancel());
-  CHECK_FALSE(done.cancelled());
-  CHECK(done.get() == 8);
-  auto failed = pool.apply_async([] { ::raise(SIGKILL); });
-  failed.wait();
-  CHECK_FALSE(failed.cancel());
-  CHECK_THROWS_AS(failed.get(), worker_crashed);
-}
-
 TEST_CASE("thousands of cancelled tasks among others", "[process_pool][future]") {
   resources_unchanged guard;
   constexpr int tasks = 6000;
