@@ -24,11 +24,11 @@
 
 #include <catch2/catch.hpp>
 
-#include <catch2/catch.hpp>
-
 #include "support/pending_futures.hpp"
+#include "support/thrown.hpp"
 
 using namespace std::chrono_literals;
+using support::refuses;
 
 static_assert(!std::is_copy_constructible_v<future<int>> && !std::is_copy_assignable_v<future<int>>);
 static_assert(std::is_nothrow_move_constructible_v<future<int>> && std::is_nothrow_move_assignable_v<future<int>>);
@@ -280,22 +280,14 @@ TEST_CASE("in another process a future refuses, at once, and does nothing when d
   const pid_t child = ::fork();
   if (child == 0) {
     int refused = 0;
-    const auto refuses = [&](auto call) {
-      try {
-        call();
-      } catch (const std::future_error&) {
-      } catch (const std::logic_error&) {
-        ++refused;
-      }
-    };
-    refuses([&] { unfinished->result.get(); });
-    refuses([&] { unfinished->result.wait(); });
-    refuses([&] { unfinished->result.wait_for(1ms); });
-    refuses([&] { unfinished->result.cancel(); });
-    refuses([&] { finished->get(); });
-    refuses([&] { static_cast<void>(std::move(*finished).then([](int) {})); });
-    refuses([&] { wait_any(std::span(&unfinished->result, 1)); });
-    refuses([&] { completed->next(); });
+    refused += refuses([&] { unfinished->result.get(); });
+    refused += refuses([&] { unfinished->result.wait(); });
+    refused += refuses([&] { unfinished->result.wait_for(1ms); });
+    refused += refuses([&] { unfinished->result.cancel(); });
+    refused += refuses([&] { finished->get(); });
+    refused += refuses([&] { static_cast<void>(std::move(*finished).then([](int) {})); });
+    refused += refuses([&] { wait_any(std::span(&unfinished->result, 1)); });
+    refused += refuses([&] { completed->next(); });
     unfinished.reset();
     finished.reset();
     completed.reset();

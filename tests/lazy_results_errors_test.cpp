@@ -20,8 +20,10 @@
 
 #include "fake_engine.hpp"
 #include "support/scripted_range.hpp"
+#include "support/thrown.hpp"
 
 using namespace std::chrono_literals;
+using support::refuses;
 
 namespace {
 
@@ -203,18 +205,11 @@ TEST_CASE("in another process it refuses, and cancels nothing when destroyed", "
   const pid_t child = ::fork();
   if (child == 0) {
     int refused = 0;
-    const auto refuses = [&](auto call) {
-      try {
-        call();
-      } catch (const std::logic_error&) {
-        ++refused;
-      }
-    };
-    refuses([&] { range->results.begin(); });
-    refuses([&] { range->results.next(); });
-    refuses([&] { range->results.next(1s); });
+    refused += refuses([&] { range->results.begin(); });
+    refused += refuses([&] { range->results.next(); });
+    refused += refuses([&] { range->results.next(1s); });
     const auto engine = range->engine;
-    refuses([&] {
+    refused += refuses([&] {
       result_range(engine, std::make_unique<scripted<int>>(script{.count = 1}, std::make_shared<int>(0)), {});
     });
     const std::size_t before = engine->waiting();

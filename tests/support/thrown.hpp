@@ -2,6 +2,7 @@
 #pragma once
 
 #include <exception>
+#include <future>
 #include <stdexcept>
 #include <string>
 
@@ -22,6 +23,19 @@ Error thrown_by(Call call) {
 template <class Error, class Call>
 std::string text_of(Call call) {
   return thrown_by<Error>(call).what();
+}
+
+/// Whether a call ends in the logic_error of what belongs to another process, rather than in one of a future without a
+/// state.
+template <class Call>
+bool refuses(Call call) {
+  try {
+    call();
+  } catch (const std::future_error&) {
+  } catch (const std::logic_error&) {
+    return true;
+  }
+  return false;
 }
 
 template <class Error>
