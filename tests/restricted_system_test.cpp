@@ -89,12 +89,8 @@ std::string start_without(long call, int error) {
     } catch (const worker_start_error& failure) {
       said = failure.what();
     }
-    resources after;
-    const bool clean = eventually([&] {
-      after = resources::now();
-      return after.held == before.held;
-    });
-    return clean ? said : said + " and left behind: " + resources::added(before, after);
+    const resources after = resources::once_as(before);
+    return after.held == before.held ? said : said + " and left behind: " + resources::added(before, after);
   });
 }
 

@@ -209,17 +209,13 @@ TEST_CASE("a fork that fails makes the constructor throw, and leaves nothing beh
   for (rlim_t limit = 1; limit != 12; ++limit) {
     CAPTURE(limit);
     const std::string said = in_child([limit] {
-      resources before = resources::now();
+      const resources before = resources::now();
       const rlimit few{limit, limit};
       if (::setrlimit(RLIMIT_NPROC, &few) != 0) return std::string("setrlimit failed");
       if (::setuid(static_cast<uid_t>(1'000'000 + ::getpid())) != 0) return std::string("setuid failed");
       const std::string text = attempt(4);
-      resources after;
-      const bool clean = eventually([&] {
-        after = resources::now();
-        return after.held == before.held;
-      });
-      if (!clean) return "left behind: " + resources::added(before, after);
+      const resources after = resources::once_as(before);
+      if (after.held != before.held) return "left behind: " + resources::added(before, after);
       return text.empty() ? "works" : text;
     });
     if (limit >= 8) {
@@ -242,7 +238,7 @@ TEST_CASE("no descriptors left makes the constructor throw, and leaves nothing b
   for (rlim_t room = 0; room != 40; ++room) {
     CAPTURE(room);
     const std::string said = in_child([room] {
-      resources before = resources::now();
+      const resources before = resources::now();
       const rlim_t used = static_cast<rlim_t>(::dup(0));  // the lowest that is free
       ::close(static_cast<int>(used));
       rlimit before_limit{};
@@ -251,12 +247,8 @@ TEST_CASE("no descriptors left makes the constructor throw, and leaves nothing b
       if (::setrlimit(RLIMIT_NOFILE, &few) != 0) return std::string("setrlimit failed");
       const std::string text = attempt(3);
       ::setrlimit(RLIMIT_NOFILE, &before_limit);
-      resources after;
-      const bool clean = eventually([&] {
-        after = resources::now();
-        return after.held == before.held;
-      });
-      if (!clean) return "left behind: " + resources::added(before, after);
+      const resources after = resources::once_as(before);
+      if (after.held != before.held) return "left behind: " + resources::added(before, after);
       return text.empty() ? "works" : text;
     });
     if (said != "works") {

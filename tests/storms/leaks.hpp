@@ -21,7 +21,6 @@
 
 #include <procpool/procpool.hpp>
 
-#include "../support/eventually.hpp"
 #include "../support/processes.hpp"
 #include "../support/resources.hpp"
 #include "report.hpp"
@@ -59,12 +58,7 @@ class leaks {
       done_ = i;
       guard_.alive();
     }
-    support::resources after;
-    const auto as_before = [&] {
-      after = support::resources::now();
-      return after.held == before.held;
-    };
-    support::eventually(as_before, std::chrono::seconds(5));
+    const auto after = support::resources::once_as(before, std::chrono::seconds(5));
     if (const std::string more = support::resources::added(before, after); !more.empty()) found_.add("left: ", more);
     ::close(ends[1]);  // every process that was forked meanwhile has inherited a copy
     pollfd last{ends[0], POLLIN, 0};

@@ -4,11 +4,13 @@
 #include <unistd.h>
 
 #include <array>
+#include <chrono>
 #include <fstream>
 #include <set>
 #include <sstream>
 #include <string>
 
+#include "eventually.hpp"
 #include "processes.hpp"
 
 namespace support {
@@ -35,6 +37,19 @@ struct resources {
       if (permissions.size() == 4 && permissions[3] == 's') all.held.insert("shared mapping " + line);
     }
     return all;
+  }
+
+  /// What there is as soon as it is what there was `before`, or, if it does not become so, in the end. What is gone takes
+  /// a moment to be gone for /proc.
+  static resources once_as(const resources& before, std::chrono::milliseconds longest = std::chrono::seconds(20)) {
+    resources after;
+    eventually(
+        [&] {
+          after = now();
+          return after.held == before.held;
+        },
+        longest);
+    return after;
   }
 
   /// What the second has and the first has not, a line each.

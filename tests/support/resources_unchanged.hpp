@@ -9,14 +9,12 @@
 
 #include <catch2/catch.hpp>
 
-#include "eventually.hpp"
 #include "resources.hpp"
 
 namespace support {
 
 /// Checks at its end that nothing is left of what came into being in its life: no descriptor, no thread, no child, no
-/// shared mapping, and no process at all, wherever it was reparented to. Gone resources take a moment to be gone
-/// for /proc, so it waits for that.
+/// shared mapping, and no process at all, wherever it was reparented to.
 class resources_unchanged {
  public:
   resources_unchanged() {
@@ -37,11 +35,7 @@ class resources_unchanged {
   void check() {
     if (checked_) return;
     checked_ = true;
-    resources after;
-    eventually([&] {
-      after = resources::now();
-      return after.held == before_.held;
-    });
+    const resources after = resources::once_as(before_);
     CHECK(resources::added(before_, after) == "");
     CHECK(resources::added(after, before_) == "");
     ::close(ends_[1]);
