@@ -13,12 +13,8 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
-#include <numeric>
 #include <random>
 #include <ranges>
-#include <set>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -28,7 +24,7 @@
 #include <procpool/procpool.hpp>
 
 #include "support/eventually.hpp"
-#include "support/gate.hpp"
+#include "support/lane_memory.hpp"
 #include "support/resources_unchanged.hpp"
 #include "support/shared_words.hpp"
 
@@ -38,57 +34,12 @@ using namespace std::chrono_literals;
 
 namespace {
 
-struct range {
-  std::uint64_t begin = 0;
-  std::uint64_t end = 0;
-  char permissions[8]{};
+/// Made before the pool of a test; the tasks have it by the snapshot.
+const lane_memory* memory_of_pool = nullptr;
 
-  std::uint64_t size() const { return end - begin; }
-  bool readable() const { return permissions[0] == 'r'; }
-  bool writable() const { return permissions[1] == 'w'; }
-};
-
-/// The shared mappings of this process that can be read or written.
-std::vector<range> shared_ranges() {
-  std::vector<range> all;
-  std::ifstream maps("/proc/self/maps");
-  for (std::string line; std::getline(maps, line);) {
-    range one;
-    char dash = 0;
-    std::string permissions;
-    std::istringstream fields(line);
-    fields >> std::hex >> one.begin >> dash >> one.end >> permissions;
-    if (permissions.size() != 4 || permissions[3] != 's') continue;
-    permissions.copy(one.permissions, 4);
-    if (one.readable() || one.writable()) all.push_back(one);
-  }
-  return all;
-}
-
-/// Those that were not there before the pool: made known to the tasks by the snapshot.
-std::set<std::uint64_t> known_before;
-std::vector<range> lane_ranges() {
-  auto all = shared_ranges();
-  std::erase_if(all, [](const range& each) { return known_before.contains(each.begin); });
-  return all;
-}
-range own_replies() {
-  for (const range& each : lane_ranges()) {
-    if (each.writable()) return each;
-  }
-  throw std::runtime_error("no reply half");
-}
-range own_requests() {
-  for (const range& each : lane_ranges()) {
-    if (!each.writable()) return each;
-  }
-  throw std::runtime_error("no request half");
-}
-
-void remember_mappings() {
-  known_before.clear();
-  for (const range& each : shared_ranges()) known_before.insert(each.begin);
-}
+std::vector<shared_range> lane_ranges() { return memory_of_pool->halves(); }
+shared_range own_replies() { return memory_of_pool->replies(); }
+shared_range own_requests() { return memory_of_pool->requests(); }
 
 volatile unsigned char* pointer(std::uint64_t address) {
   return reinterpret_cast<volatile unsigned char*>(static_cast<std::uintptr_t>(address));
@@ -117,7 +68,8 @@ bool faults(Call call) {
 TEST_CASE("a worker maps its own lane only, and may not write its requests", "[process_pool][isolation]") {
   resources_unchanged guard;
   const shared_words arrived(1);
-  remember_mappings();
+  const lane_memory memory;
+  memory_of_pool = &memory;
   process_pool pool{4};
   // All four at the same time, so that each reports its own.
   const auto reports = pool.map(
@@ -127,27 +79,28 @@ TEST_CASE("a worker maps its own lane only, and may not write its requests", "[p
         return lane_ranges();
       },
       std::views::iota(0, 4), 1);
-  std::vector<range> all;
+  std::vector<shared_range> all;
   for (const auto& lane : reports) {
     CHECK(lane.size() == 2);
-    CHECK(std::ranges::count_if(lane, [](const range& each) { return each.writable(); }) == 1);
-    CHECK(std::ranges::all_of(lane, [](const range& each) { return each.readable(); }));
+    CHECK(std::ranges::count_if(lane, [](const shared_range& each) { return each.writable(); }) == 1);
+    CHECK(std::ranges::all_of(lane, [](const shared_range& each) { return each.readable(); }));
     all.insert(all.end(), lane.begin(), lane.end());
   }
-  std::ranges::sort(all, {}, &range::begin);
+  std::ranges::sort(all, {}, &shared_range::begin);
   for (std::size_t i = 1; i < all.size(); ++i) CHECK(all[i - 1].end < all[i].begin);  // a guard page between them
   // The parent sees them all, and as many spare ones, and they are all that there is.
   std::uint64_t in_parent = 0;
-  for (const range& each : lane_ranges()) in_parent += each.size();
+  for (const shared_range& each : lane_ranges()) in_parent += each.size();
   std::uint64_t in_workers = 0;
-  for (const range& each : all) in_workers += each.size();
+  for (const shared_range& each : all) in_workers += each.size();
   CHECK(2 * in_workers == in_parent);
 }
 
 TEST_CASE("to touch another worker's lane is a death", "[process_pool][isolation][crash]") {
   resources_unchanged guard;
   const shared_words arrived(1);
-  remember_mappings();
+  const lane_memory memory;
+  memory_of_pool = &memory;
   process_pool pool{2};
   const auto reports = pool.map(
       [arrived = arrived.in_task()](int) {
@@ -157,12 +110,12 @@ TEST_CASE("to touch another worker's lane is a death", "[process_pool][isolation
       },
       std::views::iota(0, 2), 1);
   for (const auto& lane : reports) {
-    for (const range& each : lane) {
+    for (const shared_range& each : lane) {
       for (const std::uint64_t at : {each.begin, each.begin + 4096}) {
         // Whichever worker gets it: one of the two has that lane.
         const auto touch = [at, own = each.begin](bool write) {
           const auto mine = lane_ranges();
-          if (std::ranges::any_of(mine, [&](const range& one) { return one.begin == own; }))
+          if (std::ranges::any_of(mine, [&](const shared_range& one) { return one.begin == own; }))
             throw std::runtime_error("own");
           write ? write_at(at) : read_at(at);
         };
@@ -188,7 +141,8 @@ TEST_CASE("to touch another worker's lane is a death", "[process_pool][isolation
 
 TEST_CASE("to write its own requests, or past the ends of its lane, is a death", "[process_pool][isolation][crash]") {
   resources_unchanged guard;
-  remember_mappings();
+  const lane_memory memory;
+  memory_of_pool = &memory;
   process_pool pool{2};
   CHECK(faults([&] { pool.apply([] { return write_at(own_requests().begin); }); }));
   CHECK(faults([&] { pool.apply([] { return write_at(own_requests().begin + 64 * 1024); }); }));
@@ -202,10 +156,11 @@ TEST_CASE("to write its own requests, or past the ends of its lane, is a death",
 
 TEST_CASE("a child of a task has nothing of the lane", "[process_pool][isolation]") {
   resources_unchanged guard;
-  remember_mappings();
+  const lane_memory memory;
+  memory_of_pool = &memory;
   process_pool pool{1};
   CHECK(pool.apply([] {
-    const range mine = own_replies();
+    const shared_range mine = own_replies();
     const pid_t child = ::fork();
     if (child == 0) {
       write_at(mine.begin);
@@ -220,7 +175,8 @@ TEST_CASE("a child of a task has nothing of the lane", "[process_pool][isolation
 
 TEST_CASE("a child of the application has nothing of the lanes", "[process_pool][isolation]") {
   resources_unchanged guard;
-  remember_mappings();
+  const lane_memory memory;
+  memory_of_pool = &memory;
   process_pool pool{2};
   CHECK_FALSE(lane_ranges().empty());
   const pid_t child = ::fork();
@@ -232,7 +188,8 @@ TEST_CASE("a child of the application has nothing of the lanes", "[process_pool]
 
 TEST_CASE("a task that scribbles over its replies harms no other worker's task", "[process_pool][isolation][crash]") {
   resources_unchanged guard;
-  remember_mappings();
+  const lane_memory memory;
+  memory_of_pool = &memory;
   process_pool pool{2};
   // What the worker writes is a stranger's: random bytes, everywhere or here and there, must end in errors only.
   std::mt19937 random(20'240'601);
@@ -242,7 +199,7 @@ TEST_CASE("a task that scribbles over its replies harms no other worker's task",
     auto scribbling = pool.apply_async(
         [](std::uint32_t first, int how) {
           std::mt19937 noise(first);
-          const range mine = own_replies();
+          const shared_range mine = own_replies();
           auto* bytes = const_cast<unsigned char*>(pointer(mine.begin));
           constexpr std::size_t head = 2048;       // published, claimed, state and their like
           constexpr std::size_t all = 200 * 1024;  // and the ring
@@ -293,12 +250,13 @@ TEST_CASE("a task that scribbles over its replies harms no other worker's task",
 
 TEST_CASE("a worker whose lane changes while the parent reads it", "[process_pool][isolation][crash]") {
   resources_unchanged guard;
-  remember_mappings();
+  const lane_memory memory;
+  memory_of_pool = &memory;
   process_pool pool{2};
   for (int round = 0; round != 10; ++round) {
     // A thread that outlives its task goes on writing while results are read.
     auto starting = pool.apply_async([] {
-      const range mine = own_replies();
+      const shared_range mine = own_replies();
       std::thread([mine] {
         auto* bytes = const_cast<unsigned char*>(pointer(mine.begin));
         std::mt19937 noise(7);

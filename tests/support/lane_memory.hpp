@@ -54,6 +54,12 @@ class lane_memory {
     std::erase_if(all, [this](const shared_range& each) { return before_.contains(each.begin); });
     return all;
   }
+  /// Without the guard pages.
+  std::vector<shared_range> halves() const {
+    auto all = ranges();
+    std::erase_if(all, [](const shared_range& each) { return !each.readable() && !each.writable(); });
+    return all;
+  }
   /// In a worker: the half that it writes.
   shared_range replies() const { return find(true); }
   /// In a worker: the half that it reads.
