@@ -21,6 +21,22 @@ inline std::unique_ptr<message> small_elements(const session& worker, std::size_
                       [](std::uint64_t id) { return std::make_tuple(id); });
 }
 
+/// Advances by `offset` instructions, but not beyond the first `enough` that find the event `passed`. How many these were.
+template <class Passed>
+std::size_t advance_past(session& worker, Passed passed, std::size_t offset, std::size_t enough) {
+  std::size_t since = 0;
+  for (std::size_t i = 0; i != offset && since != enough; ++i) {
+    worker.advance();
+    if (passed()) ++since;
+  }
+  return since;
+}
+
+/// The event: the worker has claimed element `number`.
+inline std::size_t advance_past_claim(session& worker, std::uint64_t number, std::size_t offset, std::size_t enough) {
+  return advance_past(worker, [&] { return worker.replies().claimed.load() >= number; }, offset, enough);
+}
+
 /// Elements are taken back while the worker goes from one to the next: from when it has published one to well after it
 /// has claimed the next. In two of three rounds the worker gets on between the two halves of taking back.
 inline void sweep_take_back(tally& all, session& worker, std::size_t stride) {
@@ -34,11 +50,7 @@ inline void sweep_take_back(tally& all, session& worker, std::size_t stride) {
     worker.post();
     const std::uint64_t before = worker.replies().published.load();
     while (worker.replies().published.load() == before) worker.hurry();
-    std::size_t since_claim = 0;
-    for (std::size_t i = 0; i != offset && since_claim != well_after; ++i) {
-      worker.advance();
-      if (worker.replies().claimed.load() > before + 1) ++since_claim;
-    }
+    const std::size_t since_claim = advance_past_claim(worker, before + 2, offset, well_after);
     worker.begin_take_back(round % 7 == 6 ? 1 : 0);
     for (std::size_t gap = round % 3 * (round % 11) * 4; gap != 0; --gap) worker.advance();
     worker.finish_take_back();
@@ -106,11 +118,7 @@ inline void sweep_kill(tally& all, session& worker, std::size_t stride) {
     worker.post();
     const std::uint64_t before = worker.replies().published.load();
     while (worker.replies().claimed.load() == before) worker.hurry();
-    std::size_t since_next = 0;
-    for (std::size_t i = 0; i != offset && since_next != well_after; ++i) {
-      worker.advance();
-      if (worker.replies().claimed.load() > before + 1) ++since_next;
-    }
+    const std::size_t since_next = advance_past_claim(worker, before + 2, offset, well_after);
     const std::uint64_t started = worker.replies().claimed.load() - worker.replies().published.load();
     worker.replace();
     worker.post();
@@ -138,11 +146,7 @@ inline void sweep_stop(tally& all, session& worker, std::size_t stride) {
     worker.post();
     const std::uint64_t before = worker.replies().published.load();
     while (worker.replies().claimed.load() == before) worker.hurry();
-    std::size_t since_next = 0;
-    for (std::size_t i = 0; i != offset && since_next != well_after; ++i) {
-      worker.advance();
-      if (worker.replies().claimed.load() > before + 1) ++since_next;
-    }
+    const std::size_t since_next = advance_past_claim(worker, before + 2, offset, well_after);
     worker.ask_to_stop(before + 1);
     while (!worker.all_ended()) worker.hurry();
     if (since_next == well_after) return;
@@ -158,11 +162,8 @@ inline void sweep_doze(tally& all, session& worker, std::size_t stride) {
     worker.submit(small_elements(worker, 1, 1));  // none behind it that would be rung for
     worker.hurry_to_reply();
     const std::uint64_t before = worker.replies().published.load();
-    std::size_t since_published = 0;
-    for (std::size_t i = 0; i != offset && since_published != well_after; ++i) {
-      worker.advance();
-      if (worker.replies().published.load() != before) ++since_published;
-    }
+    const auto published = [&] { return worker.replies().published.load() != before; };
+    const std::size_t since_published = advance_past(worker, published, offset, well_after);
     worker.doze();
     for (std::size_t i = 0; i != well_after; ++i) worker.advance();
     while (!worker.all_ended()) worker.hurry();
