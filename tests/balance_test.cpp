@@ -40,6 +40,15 @@ void await(const shared_words::word& word, int goal) {
   if (!eventually([&] { return word >= goal; }, 20s)) std::_Exit(99);
 }
 
+/// In a task: a slow one ends when `others` have, and does not count among them.
+void run_one(bool slow, shared_words::word& done, int others) {
+  if (slow) {
+    await(done, others);
+  } else {
+    ++done;
+  }
+}
+
 std::vector<int> numbers(int count) {
   std::vector<int> all(static_cast<std::size_t>(count));
   std::iota(all.begin(), all.end(), 0);
@@ -59,11 +68,7 @@ TEST_CASE("a slow task holds up none that was submitted before or after it", "[p
   for (int i = 0; i != 200; ++i) {
     results.push_back(pool.apply_async(
         [slow, done = done.in_task()](int x) {
-          if (x == slow) {
-            await(*done, 199);
-          } else {
-            ++*done;
-          }
+          run_one(x == slow, *done, 199);
           return x;
         },
         i));
@@ -83,11 +88,7 @@ TEST_CASE("one worker that is free does the work of all", "[process_pool][balanc
     const bool slow = i % 10 == 5 && i / 10 < workers - 1;
     results.push_back(pool.apply_async(
         [slow, goal = 300 - (workers - 1), done = done.in_task()](int x) {
-          if (slow) {
-            await(*done, goal);
-          } else {
-            ++*done;
-          }
+          run_one(slow, *done, goal);
           return x;
         },
         i));
@@ -107,11 +108,7 @@ TEST_CASE("what lies behind a slow element in its chunk runs elsewhere", "[proce
   process_pool pool{workers};
   const auto work = [slow, done = done.in_task(), counts = runs.in_task()](int x) {
     ++counts[x];
-    if (x == slow) {
-      await(*done, 99);
-    } else {
-      ++*done;
-    }
+    run_one(x == slow, *done, 99);
     return x;
   };
   CHECK(pool.map(work, std::views::iota(0, 100), chunksize) == numbers(100));
@@ -125,11 +122,7 @@ TEST_CASE("slow elements of one chunk, as many as there are workers less one", "
   const shared_words done(1);
   process_pool pool{workers};
   const auto work = [workers, done = done.in_task()](int x) {
-    if (x < workers - 1) {
-      await(*done, 400 - (workers - 1));
-    } else {
-      ++*done;
-    }
+    run_one(x < workers - 1, *done, 400 - (workers - 1));
     return x;
   };
   CHECK(pool.map(work, std::views::iota(0, 400), 400) == numbers(400));
@@ -162,11 +155,7 @@ TEST_CASE("lazy ranges go on around a slow element", "[process_pool][balance]") 
   const shared_words done(1);
   process_pool pool{2};
   const auto work = [done = done.in_task()](int x) {
-    if (x == 3) {
-      await(*done, 99);
-    } else {
-      ++*done;
-    }
+    run_one(x == 3, *done, 99);
     return x;
   };
   SECTION("in order, when the buffer is large enough") {
@@ -256,11 +245,7 @@ TEST_CASE("workers that retire leave no task behind a slow one", "[process_pool]
   const shared_words done(1);
   process_pool pool{pool_options{.processes = 2, .max_tasks_per_child = 7}};
   const auto work = [done = done.in_task()](int x) {
-    if (x == 3) {
-      await(*done, 99);
-    } else {
-      ++*done;
-    }
+    run_one(x == 3, *done, 99);
     return x;
   };
   CHECK(pool.map(work, std::views::iota(0, 100), 50) == numbers(100));
