@@ -31,7 +31,12 @@
 
 #include <cereal/types/polymorphic.hpp>
 
+#include "../support/cereal_types.hpp"
+
 namespace fuzz {
+
+using types::needs_two;
+using types::versioned;
 
 struct point {
   int x = 0;
@@ -81,16 +86,6 @@ class sealed {  // move-only, by cereal, made by cereal::access
   sealed() : value_(std::make_unique<int>()) {}
   std::unique_ptr<int> value_;
   std::vector<std::string> texts_{"one"};
-};
-
-struct versioned {
-  int value = 0;
-  std::string text{};
-  template <class Archive>
-  void serialize(Archive& archive, std::uint32_t version) {
-    archive(value);
-    if (version >= 3) archive(text);
-  }
 };
 
 struct minimal {
@@ -147,21 +142,6 @@ struct label final : shape {
   }
 };
 
-struct needs_two {
-  needs_two(int a, int b) : sum(a + b) {}
-  template <class Archive>
-  void serialize(Archive& archive) {
-    archive(sum);
-  }
-  template <class Archive>
-  static void load_and_construct(Archive& archive, cereal::construct<needs_two>& construct) {
-    int sum = 0;
-    archive(sum);
-    construct(sum, 0);
-  }
-  int sum;
-};
-
 struct pointers {  // pointers to one thing, and of two types
   std::shared_ptr<std::string> text = std::make_shared<std::string>("shared");
   std::shared_ptr<std::string> again = text;
@@ -185,7 +165,6 @@ struct own_error : std::runtime_error {
 
 }  // namespace fuzz
 
-CEREAL_CLASS_VERSION(fuzz::versioned, 3)
 CEREAL_REGISTER_TYPE(fuzz::square)
 CEREAL_REGISTER_TYPE(fuzz::label)
 CEREAL_REGISTER_POLYMORPHIC_RELATION(fuzz::shape, fuzz::square)

@@ -39,6 +39,8 @@
 #include <catch2/catch.hpp>
 #include <cereal/types/polymorphic.hpp>
 
+#include "cereal_types.hpp"
+
 namespace types {
 
 struct point {
@@ -155,16 +157,6 @@ struct minimal {
   }
 };
 
-struct versioned {
-  int value = 0;
-  std::string text{};
-  template <class Archive>
-  void serialize(Archive& archive, std::uint32_t version) {
-    archive(value);
-    if (version >= 3) archive(text);
-  }
-};
-
 struct no_bytes {  // encodes to nothing
   template <class Archive>
   void serialize(Archive&) {}
@@ -222,21 +214,6 @@ struct square : shape {
   }
 };
 
-struct needs_two {  // cereal's load_and_construct
-  needs_two(int a, int b) : sum(a + b) {}
-  template <class Archive>
-  void serialize(Archive& archive) {
-    archive(sum);
-  }
-  template <class Archive>
-  static void load_and_construct(Archive& archive, cereal::construct<needs_two>& construct) {
-    int sum = 0;
-    archive(sum);
-    construct(sum, 0);
-  }
-  int sum;
-};
-
 enum class color : std::uint8_t { red, green };
 
 union number {
@@ -246,7 +223,6 @@ union number {
 
 }  // namespace types
 
-CEREAL_CLASS_VERSION(types::versioned, 3)
 CEREAL_REGISTER_TYPE(types::square)
 CEREAL_REGISTER_POLYMORPHIC_RELATION(types::shape, types::square)
 
