@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -12,6 +11,7 @@
 #include <limits>
 #include <memory>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -21,31 +21,29 @@
 #include <procpool/detail/deadline.hpp>
 #include <procpool/detail/event_count.hpp>
 
+#include "support/eventually.hpp"
+#include "support/processes.hpp"
+
 using namespace std::chrono_literals;
 using procpool::detail::callback_item;
 using procpool::detail::callback_thread;
 
 namespace {
 
-std::size_t count_threads() {
-  std::size_t count = 0;
-  DIR* tasks = ::opendir("/proc/self/task");
-  while (const dirent* each = ::readdir(tasks)) count += each->d_name[0] != '.';
-  ::closedir(tasks);
-  return count;
-}
+std::size_t count_threads() { return support::names_in("/proc/self/task").size(); }
 
 // How many threads there are before a test: sanitizers start one of their own with the first.
 std::size_t threads_before() {
-  std::thread([] {}).join();
-  std::this_thread::sleep_for(20ms);
+  pid_t first = 0;
+  std::thread([&] { first = ::gettid(); }).join();
+  REQUIRE(
+      support::eventually([&] { return ::access(("/proc/self/task/" + std::to_string(first)).c_str(), F_OK) != 0; }));
   return count_threads();
 }
 
 // The kernel lists a thread for a moment after it was joined.
 bool threads_come_down_to(std::size_t count) {
-  for (int i = 0; i != 2000 && count_threads() != count; ++i) std::this_thread::sleep_for(1ms);
-  return count_threads() == count;
+  return support::eventually([&] { return count_threads() == count; });
 }
 
 struct counting_item final : callback_item {

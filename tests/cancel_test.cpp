@@ -157,13 +157,14 @@ TEST_CASE("a cancelled task has its grace", "[future][cancel][grace]") {
 
 TEST_CASE("a task that is cancelled within the grace of its time-out ends as cancelled", "[future][cancel][grace]") {
   resources_unchanged guard;
+  const gate asked;
   process_pool pool{1};
-  auto late = pool.with({.timeout = 10ms, .grace = 200ms}).apply_async([] {
+  auto late = pool.with({.timeout = 10ms, .grace = 200ms}).apply_async([asked = asked.in_task()] {
     obey();
+    asked.open();
     hang();
   });
-  REQUIRE(eventually([&] { return late.running(); }));
-  std::this_thread::sleep_for(50ms);
+  REQUIRE(asked.is_open(20'000));
   CHECK(late.cancel());
   CHECK_THROWS_AS(late.get(), task_cancelled);
   CHECK(pool.apply(twice, 2) == 4);

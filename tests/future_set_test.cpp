@@ -27,6 +27,7 @@
 #include <catch2/catch.hpp>
 
 #include "support/pending_futures.hpp"
+#include "support/processes.hpp"
 
 using namespace std::chrono_literals;
 using procpool::as_completed;
@@ -164,8 +165,8 @@ TEST_CASE("wait_any returns the first to be ready, and end() for none", "[future
   for (int i = 0; i != 3; ++i) tasks.emplace_back(engine);
   std::list<future<int>> futures;
   for (auto& each : tasks) futures.push_back(std::move(each.result));
-  std::thread settler([&] {
-    std::this_thread::sleep_for(1ms);
+  std::thread settler([&, waiting = ::gettid()] {
+    support::await_sleep(waiting);
     tasks[1].state->set_value(1);
   });
   const auto found = wait_any(futures);

@@ -25,6 +25,7 @@
 #include <catch2/catch.hpp>
 
 #include "support/pending_futures.hpp"
+#include "support/processes.hpp"
 #include "support/thrown.hpp"
 
 using namespace std::chrono_literals;
@@ -158,8 +159,8 @@ TEST_CASE("wait_for and wait_until say whether it is ready, whatever the duratio
   CHECK(constant.wait_until(std::chrono::system_clock::now() + 2ms) == std::future_status::timeout);
   CHECK(constant.wait_until(std::chrono::steady_clock::now() + 2ms) == std::future_status::timeout);
   CHECK(constant.wait_until(std::chrono::high_resolution_clock::now() - 1h) == std::future_status::timeout);
-  std::thread settler([&] {
-    std::this_thread::sleep_for(2ms);
+  std::thread settler([&, waiting = ::gettid()] {
+    support::await_sleep(waiting);
     task.state->set_value(1);
   });
   CHECK(constant.wait_for(std::chrono::hours::max()) == std::future_status::ready);
@@ -182,8 +183,8 @@ TEST_CASE("a waiting thread helps the engine, then sleeps, and wakes when the re
   const auto engine = std::make_shared<fake_engine>();
   for (int round = 0; round != 200; ++round) {
     pending<int> task(engine);
-    std::thread settler([&, round] {
-      if (round % 4 == 0) std::this_thread::sleep_for(1ms);
+    std::thread settler([&, round, waiting = ::gettid()] {
+      if (round % 4 == 0) support::await_sleep(waiting);
       task.state->set_value(round);
     });
     std::thread other([&] { task.result.wait(); });

@@ -26,7 +26,9 @@
 
 #include <catch2/catch.hpp>
 
+#include "support/eventually.hpp"
 #include "support/pending_futures.hpp"
+#include "support/processes.hpp"
 
 using namespace std::chrono_literals;
 using procpool::as_completed;
@@ -182,8 +184,7 @@ TEST_CASE("the last reference to a pool may go in a callback", "[future][then]")
   engine.reset();
   go.set_value();
   called.get_future().wait();
-  for (int i = 0; i != 1000 && !watch.expired(); ++i) std::this_thread::sleep_for(1ms);
-  CHECK(watch.expired());
+  CHECK(support::eventually([&] { return watch.expired(); }));
 }
 
 // ---- waiting inside a callback -------------------------------------------------------------------------------------
@@ -220,8 +221,10 @@ TEST_CASE("a waiting callback does not run what it does not depend on", "[future
   pending<int> gate(engine);
   pending<int> awaited(engine);
   std::vector<std::string> order;
+  std::atomic<pid_t> callbacks{0};
   future<int> first = std::move(gate.result).then([&](int) {
     order.push_back("first begins");
+    callbacks = ::gettid();
     const int got = awaited.result.get();
     order.push_back("first ends");
     return got;
@@ -232,7 +235,8 @@ TEST_CASE("a waiting callback does not run what it does not depend on", "[future
     order.push_back("second begins");
     return x + first.get();
   });
-  std::this_thread::sleep_for(5ms);
+  CHECK(support::eventually([&] { return callbacks != 0; }));
+  CHECK(support::await_sleep(callbacks));  // it has nothing that it may run
   awaited.state->set_value(5);
   CHECK(second.get() == 6);
   CHECK(order == std::vector<std::string>{"first begins", "first ends", "second begins"});

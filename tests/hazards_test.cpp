@@ -106,8 +106,8 @@ TEST_CASE("a worker that cannot ring is heard all the same", "[process_pool][haz
     return bells.size();
   }) == 1);
   for (int i = 0; i != 2; ++i) {
-    auto later = pool.apply_async([] {
-      ::usleep(20'000);  // until the parent sleeps
+    auto later = pool.apply_async([parent = ::getpid()] {
+      await_threads_asleep(parent);
       return 7;
     });
     CHECK(later.get() == 7);

@@ -21,6 +21,7 @@
 
 #include "support/eventually.hpp"
 #include "support/gate.hpp"
+#include "support/processes.hpp"
 #include "support/resources_unchanged.hpp"
 #include "support/shared_words.hpp"
 
@@ -81,8 +82,10 @@ TEST_CASE("a submit waits while max_queued tasks wait", "[process_pool]") {
   auto blocking = pool.apply_async([go = go.in_task()] { go.pass(); });
   REQUIRE(eventually([&] { return blocking.running(); }));
   std::atomic<int> submitted{0};
+  std::atomic<pid_t> submitter{0};
   std::vector<future<int>> results;
   std::thread submitting([&] {
+    submitter = ::gettid();
     for (int i = 0; i != 10; ++i) {
       results.push_back(pool.apply_async(twice, i));
       ++submitted;
@@ -90,7 +93,7 @@ TEST_CASE("a submit waits while max_queued tasks wait", "[process_pool]") {
   });
   REQUIRE(eventually([&] { return pool.stats().tasks_queued == 3; }));
   REQUIRE(eventually([&] { return submitted == 3; }));
-  std::this_thread::sleep_for(20ms);  // time in which it could do wrong
+  REQUIRE(await_sleep(submitter));
   CHECK(submitted == 3);
   CHECK(pool.stats().tasks_queued == 3);
   go.open();

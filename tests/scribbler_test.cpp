@@ -424,23 +424,25 @@ TEST_CASE("a worker that hangs behind zeroes can be terminated", "[process_pool]
 
 TEST_CASE("words that were overwritten once are said again", "[process_pool][isolation]") {
   resources_unchanged guard;
+  const shared_words overwritten(1);
   const lane_memory memory;
   memory_of_pool = &memory;
   process_pool pool{1};
-  const auto overwrite = [](std::size_t word, std::uint32_t value, std::uint32_t when_asleep) {
+  const auto overwrite = [told = overwritten.in_task()](std::size_t word, std::uint32_t value,
+                                                        std::uint32_t when_asleep) {
     const shared_range mine = memory_of_pool->replies();
     std::thread([=] {
       auto& half = *reinterpret_cast<reply_half*>(mine.begin);
       while (static_cast<std::uint32_t>(half.asleep.load()) != when_asleep) ::usleep(100);
       *reinterpret_cast<volatile std::uint32_t*>(mine.begin + word) = value;
+      ++*told;
     }).detach();
     return true;
   };
   SECTION("that it sleeps") {
     for (int i = 0; i != 5; ++i) {
       CHECK(pool.apply(overwrite, offsetof(reply_half, asleep), 0U, 1U));
-      std::this_thread::sleep_for(
-          20ms);  // that it has been overwritten nobody can tell: in that case nothing is tested
+      REQUIRE(eventually([&] { return overwritten[0] == i + 1; }));
       auto next = pool.apply_async(serve, 7);
       must_end(next);
       CHECK(next.get().id == 7);
@@ -448,16 +450,19 @@ TEST_CASE("words that were overwritten once are said again", "[process_pool][iso
   }
   SECTION("what it has published") {
     // The word goes back as soon as the reply is there; the parent may have been faster.
-    auto next = pool.apply_async([] {
+    auto next = pool.apply_async([parent = ::getpid()] {
+      static std::atomic<bool> there{false};
       const shared_range mine = memory_of_pool->replies();
       std::thread([mine] {
         auto& half = *reinterpret_cast<reply_half*>(mine.begin);
+        there = true;
         while (half.published.load() == 0) {
         }
         half.published.store(0);
         half.claimed.store(0);
       }).detach();
-      std::this_thread::sleep_for(50ms);  // so that the thread is there, and the parent sleeps
+      eventually([&] { return there.load(); });
+      await_threads_asleep(parent);
       return 9;
     });
     must_end(next);
@@ -478,14 +483,16 @@ TEST_CASE("a thread of the initializer overwrites that its worker is ready", "[p
   const lane_memory memory;
   memory_of_pool = &memory;
   process_pool pool(1, [] {
+    static std::atomic<bool> there{false};
     const shared_range mine = memory_of_pool->replies();
     std::thread([mine] {
       auto& half = *reinterpret_cast<reply_half*>(mine.begin);
+      there = true;
       while (half.state.load() != detail::worker_state::ready) {
       }
       half.state.store(detail::worker_state::starting);
     }).detach();
-    std::this_thread::sleep_for(20ms);  // so that the thread is there
+    eventually([&] { return there.load(); });
   });
   CHECK(pool.apply(serve, 8).id == 8);
 }
@@ -508,10 +515,12 @@ TEST_CASE("a worker that takes the doorbell for itself keeps nobody waiting", "[
   };
   pool.broadcast(spoil);
   for (int i = 0; i != 30; ++i) {
-    auto slow = pool.apply_async([](int x) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-      return x;
-    }, i);
+    auto slow = pool.apply_async(
+        [parent = ::getpid()](int x) {
+          await_threads_asleep(parent);
+          return x;
+        },
+        i);
     CHECK(slow.get(std::chrono::seconds(20)) == i);
   }
   CHECK_THROWS_AS(pool.apply([] { ::raise(SIGKILL); }), worker_crashed);

@@ -22,6 +22,7 @@
 
 #include "support/eventually.hpp"
 #include "support/gate.hpp"
+#include "support/processes.hpp"
 #include "support/resources_unchanged.hpp"
 #include "support/shared_words.hpp"
 #include "support/tasks.hpp"
@@ -155,7 +156,7 @@ TEST_CASE("a timed task behind one that is not, and one posted while the pool sl
   first.get();
   CHECK_THROWS_AS(second.get(10s), task_timeout);
   for (int i = 0; i != 3; ++i) {
-    std::this_thread::sleep_for(150ms);  // the collector has nothing to look at
+    REQUIRE(await_threads_asleep(::getpid()));
     CHECK_THROWS_AS(pool.with({.timeout = 20ms}).apply_async(hang).get(10s), task_timeout);
   }
 }

@@ -82,11 +82,23 @@ inline bool await_end(pid_t pid) {
   return eventually([&] { return !is_alive(pid); });
 }
 
-/// Until the process sleeps in a system call.
+/// Until the process, or the thread with that number, sleeps in a system call.
 inline bool await_sleep(pid_t pid) {
   return eventually([&] {
     const auto status = status_of(pid);
     return status && status->state == 'S';
+  });
+}
+
+/// Until all threads of the process sleep in system calls, but for the calling one.
+inline bool await_threads_asleep(pid_t process) {
+  const std::string own = std::to_string(::gettid());
+  return eventually([&] {
+    for (const std::string& name : names_in("/proc/" + std::to_string(process) + "/task")) {
+      const auto status = status_of(static_cast<pid_t>(std::atol(name.c_str())));
+      if (name != own && status && status->state != 'S') return false;
+    }
+    return true;
   });
 }
 
