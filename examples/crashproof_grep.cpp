@@ -182,11 +182,11 @@ class console {
 
 /// Orders a directory as grep does if it has more than 10,000 entries: by inode number, but not on tmpfs.
 void sort_like_grep(const fs::path& directory, std::vector<fs::directory_entry>& entries) {
-  struct statfs system {};
+  struct statfs system{};
   if (entries.size() <= 10'000 || ::statfs(directory.c_str(), &system) != 0 || system.f_type == TMPFS_MAGIC) return;
   std::multimap<ino_t, fs::directory_entry> sorted;
   for (auto& entry : entries) {
-    struct stat status {};
+    struct stat status{};
     ::lstat(entry.path().c_str(), &status);
     sorted.emplace(status.st_ino, std::move(entry));
   }

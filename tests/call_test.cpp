@@ -145,8 +145,7 @@ TEST_CASE("arguments are converted to a function's parameter types before they a
   CHECK(run(&length, std::string("text")) == 4);
   CHECK(run(&sum, std::vector<double>{1, 2, 3}) == 6);
   CHECK(run(&sum, std::array<double, 2>{1, 2}) == 3);
-  CHECK(run(
-            &apply_function, [](int x) { return x + 1; }, 4) == 5);
+  CHECK(run(&apply_function, [](int x) { return x + 1; }, 4) == 5);
   CHECK(run(&id_of, extended{{7}, 8}) == 7);
 }
 
@@ -263,7 +262,7 @@ TEST_CASE("a tuple's elements are the arguments", "[call]") {
 TEST_CASE("null function and member pointers are refused", "[call]") {
   int (*function)(int) = nullptr;
   CHECK_THROWS_AS(run(function, 1), std::invalid_argument);
-  int person::*member = nullptr;
+  int person::* member = nullptr;
   CHECK_THROWS_AS(run(member, person{}), std::invalid_argument);
 }
 

@@ -83,12 +83,14 @@ TEST_CASE("cancelling never kills the next task", "[future][cancel]") {
   std::vector<future<int>> innocent;
   int cancelled = 0;
   for (int i = 0; i != rounds; ++i) {
-    auto victim = pool.apply_async([](int x) {
-      const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(x % 7 * 20);
-      while (std::chrono::steady_clock::now() < end) {
-      }
-      return x;
-    }, i);
+    auto victim = pool.apply_async(
+        [](int x) {
+          const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(x % 7 * 20);
+          while (std::chrono::steady_clock::now() < end) {
+          }
+          return x;
+        },
+        i);
     for (int k = 0; k != 3; ++k) innocent.push_back(pool.apply_async(count, 3 * i + k));
     std::this_thread::sleep_for(std::chrono::microseconds(i % 11 * 10));
     if (victim.cancel()) {
@@ -199,10 +201,12 @@ TEST_CASE("many threads cancel at once", "[future][cancel]") {
   for (int t = 0; t != 4; ++t) {
     threads.emplace_back([&, t] {
       for (int i = 0; i != 60; ++i) {
-        auto mine = pool.apply_async([](int x) {
-          std::this_thread::sleep_for(std::chrono::microseconds(x));
-          return x;
-        }, 37 * t + 11 * i);
+        auto mine = pool.apply_async(
+            [](int x) {
+              std::this_thread::sleep_for(std::chrono::microseconds(x));
+              return x;
+            },
+            37 * t + 11 * i);
         auto keep = pool.apply_async(twice, i);
         if (i % 3 != 0) std::this_thread::sleep_for(std::chrono::microseconds(20 * i));
         const bool did = mine.cancel();

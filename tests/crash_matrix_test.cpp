@@ -144,9 +144,10 @@ TEST_CASE("any end of a worker in its initializer is the constructor's error, or
   for (std::size_t which = 0; which != deaths.size(); ++which) {
     DYNAMIC_SECTION(name_of(which)) {
       resources_unchanged guard;
-      CHECK_THROWS_AS((process_pool<>(2, [which] {
-                        if (this_worker::index() == 1) meet(which);
-                      })),
+      CHECK_THROWS_AS((process_pool<>(2,
+                                      [which] {
+                                        if (this_worker::index() == 1) meet(which);
+                                      })),
                       worker_start_error);
       // In a replacement: tried again, and nothing is lost.
       process_pool pool(1, [which] {

@@ -92,7 +92,7 @@ bool is_logic_error(Call call) {
 TEST_CASE("a program whose SIGCHLD handler reaps everything can have pools", "[process_pool][host]") {
   resources_unchanged guard;
   CHECK(in_child([] {
-          struct sigaction action {};
+          struct sigaction action{};
           action.sa_handler = [](int) {
             const int kept = errno;
             while (::waitpid(-1, nullptr, WNOHANG) > 0) {
@@ -111,7 +111,7 @@ TEST_CASE("a program that ignores SIGCHLD can have pools", "[process_pool][host]
           return exercise_some_pools();
         }) == "");
   CHECK(in_child([] {
-          struct sigaction action {};
+          struct sigaction action{};
           action.sa_handler = SIG_DFL;
           action.sa_flags = SA_NOCLDWAIT;
           ::sigaction(SIGCHLD, &action, nullptr);
@@ -195,7 +195,7 @@ TEST_CASE("a program that is a subreaper keeps no zombie of a pool", "[process_p
 TEST_CASE("signals that interrupt system calls all the time change nothing", "[process_pool][host]") {
   resources_unchanged guard;
   CHECK(in_child([] {
-          struct sigaction action {};
+          struct sigaction action{};
           action.sa_handler = [](int) {};  // no SA_RESTART
           ::sigaction(SIGALRM, &action, nullptr);
           const itimerval often{{0, 500}, {0, 500}};

@@ -120,8 +120,8 @@ TEST_CASE("in_process tasks may use the pool that runs them", "[in_process]") {
   current = &pool;
   const auto sum = pool.apply([] {
     int all = 0;
-    for (int value : current->map([](int i) { return current->apply([](int j) { return j * j; }, i); },
-                                  std::vector{1, 2, 3}))
+    for (int value :
+         current->map([](int i) { return current->apply([](int j) { return j * j; }, i); }, std::vector{1, 2, 3}))
       all += value;
     return all;
   });
@@ -143,10 +143,12 @@ TEST_CASE("in_process: a task may close, join and even destroy its pool", "[in_p
   CHECK_THROWS_AS(pool.apply([] {}), pool_closed);
 
   static auto* doomed = new pool_type;
-  CHECK(doomed->apply_async([] {
-    delete doomed;
-    return 6;
-  }).get() == 6);
+  CHECK(doomed
+            ->apply_async([] {
+              delete doomed;
+              return 6;
+            })
+            .get() == 6);
 }
 
 TEST_CASE("in_process: terminate in another thread ends every element, and drops what still runs", "[in_process]") {

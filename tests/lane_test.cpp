@@ -88,7 +88,8 @@ class lane_under_test {
     worker_socket_ = std::move(theirs);
     port.reset(0, registered_fd(std::move(ours)));
     worker_ = std::thread([this] {
-      worker_loop loop(region_.requests(0), region_.replies(0), region_.layout().arena_bytes, worker_socket_.get(), bell_);
+      worker_loop loop(region_.requests(0), region_.replies(0), region_.layout().arena_bytes, worker_socket_.get(),
+                       bell_);
       loop.run();
     });
   }
@@ -286,7 +287,8 @@ TEST_CASE("elements behind a failed one of their job are skipped, those of other
   lane.post(chunk_of_range(other, 0, 4));
   lane.post(chunk_of_range(failing, 4, 2));
   using enum reply_kind;
-  for (const reply_kind kind : {value, exception, skipped, skipped, value, exception, value, exception, skipped, skipped}) {
+  for (const reply_kind kind :
+       {value, exception, skipped, skipped, value, exception, value, exception, skipped, skipped}) {
     CHECK(lane.next().kind == kind);
     lane.settle_next();
   }
@@ -336,9 +338,7 @@ TEST_CASE("replies that cannot be are refused", "[lane]") {
     replies.published.store(2);
     CHECK_FALSE(port.published(port.settled(), port.last()).has_value());
   }
-  SECTION("published backwards") {
-    CHECK_FALSE(port.published(5, 7).has_value());
-  }
+  SECTION("published backwards") { CHECK_FALSE(port.published(5, 7).has_value()); }
   SECTION("claimed what comes after the next") {
     replies.claimed.store(2);
     CHECK_FALSE(port.published(port.settled(), port.last()).has_value());
@@ -362,9 +362,7 @@ TEST_CASE("replies that cannot be are refused", "[lane]") {
     header.size = region.layout().arena_bytes / 2;
   }
   SECTION("in the arena, misaligned") { header.arena = region_layout::reply_arena + 1; }
-  SECTION("wrap upon wrap") {
-    header.number = reply_header::wrap;
-  }
+  SECTION("wrap upon wrap") { header.number = reply_header::wrap; }
   std::memcpy(replies.ring, &header, sizeof(header));
   const bool good = header.number == 1 && header.kind == 1 && header.size == 8 && header.arena == 0;
   CHECK(port.next_reply(1).has_value() == good);

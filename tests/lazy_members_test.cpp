@@ -22,8 +22,8 @@ using namespace procpool;
 using namespace support;
 using namespace std::string_literals;
 
-TEMPLATE_TEST_CASE("imap yields lazily, in input order, also from an endless input",
-                   "[lazy_members]", PROCPOOL_TRANSPORTS) {
+TEMPLATE_TEST_CASE("imap yields lazily, in input order, also from an endless input", "[lazy_members]",
+                   PROCPOOL_TRANSPORTS) {
   process_pool<TestType> pool{2};
   std::vector<int> seen;
   for (int y : pool.imap(square, std::views::iota(0))) {
@@ -68,8 +68,8 @@ TEMPLATE_TEST_CASE("imap: a failed task throws at its own element, and iteration
   CHECK(seen == std::vector{"0"s, "odd 1"s, "2"s});
 }
 
-TEMPLATE_TEST_CASE("imap: an element that cannot be encoded is thrown at its place",
-                   "[lazy_members]", PROCPOOL_TRANSPORTS) {
+TEMPLATE_TEST_CASE("imap: an element that cannot be encoded is thrown at its place", "[lazy_members]",
+                   PROCPOOL_TRANSPORTS) {
   process_pool<TestType> pool{2};
   auto results = pool.imap([](const fussy& f) { return f.value; }, std::vector<fussy>{{1}, {-1}, {3}});
   CHECK(results.next() == 1);

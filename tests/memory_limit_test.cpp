@@ -86,9 +86,8 @@ TEST_CASE("what the initializer, arguments and results take is no growth", "[max
 TEST_CASE("the finalizer runs in a worker that has grown too large", "[max_memory_per_child]") {
   resources_unchanged guard;
   const shared_words finalized(1);
-  process_pool pool{pool_options{.processes = 1,
-                                 .finalizer = [counts = finalized.in_task()] { ++counts[0]; },
-                                 .max_memory_per_child = 8 * mib}};
+  process_pool pool{pool_options{
+      .processes = 1, .finalizer = [counts = finalized.in_task()] { ++counts[0]; }, .max_memory_per_child = 8 * mib}};
   for (int i = 1; i != 4; ++i) {
     pool.apply(leak, 16 * mib);
     CHECK(eventually([&] { return finalized[0] == i; }));

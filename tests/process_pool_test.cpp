@@ -43,12 +43,24 @@ static_assert(std::is_same_v<decltype(process_pool{4, [] {}}), process_pool<shar
 
 TEMPLATE_TEST_CASE("a pool is made in every way the interface names", "[process_pool]", PROCPOOL_TRANSPORTS) {
   using pool_type = process_pool<TestType>;
-  { pool_type pool; }
-  { pool_type pool{1}; }
-  { pool_type pool(std::size_t{1}); }
-  { pool_type pool{static_cast<unsigned char>(1)}; }
-  { pool_type pool{pool_options{.processes = 1}}; }
-  { pool_type pool({.processes = 1}); }
+  {
+    pool_type pool;
+  }
+  {
+    pool_type pool{1};
+  }
+  {
+    pool_type pool(std::size_t{1});
+  }
+  {
+    pool_type pool{static_cast<unsigned char>(1)};
+  }
+  {
+    pool_type pool{pool_options{.processes = 1}};
+  }
+  {
+    pool_type pool({.processes = 1});
+  }
   {
     pool_type pool{1, [](int, const std::string&) {}, 3, "three"};
     CHECK(pool.apply(square, 3) == 9);
@@ -80,8 +92,8 @@ TEMPLATE_TEST_CASE("a pool may be destroyed in a callback", "[process_pool]", PR
   CHECK(pool == nullptr);
 }
 
-TEMPLATE_TEST_CASE("after close or terminate every submitting member throws pool_closed",
-                   "[process_pool]", PROCPOOL_TRANSPORTS) {
+TEMPLATE_TEST_CASE("after close or terminate every submitting member throws pool_closed", "[process_pool]",
+                   PROCPOOL_TRANSPORTS) {
   process_pool<TestType> pool{1};
   auto before = pool.apply_async(square, 2);
   if (GENERATE(true, false)) {

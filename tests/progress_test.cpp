@@ -45,9 +45,8 @@ TEMPLATE_TEST_CASE("progress tells how many elements have ended, the whole befor
                    PROCPOOL_TRANSPORTS) {
   process_pool<TestType> pool{2};
   std::vector<std::pair<std::size_t, std::size_t>> calls;
-  const auto options = call_options{.progress = [&](std::size_t done, std::size_t total) {
-    calls.emplace_back(done, total);
-  }};
+  const auto options =
+      call_options{.progress = [&](std::size_t done, std::size_t total) { calls.emplace_back(done, total); }};
   const auto check = [&](std::size_t total) {
     REQUIRE_FALSE(calls.empty());
     CHECK(calls.back() == std::pair(total, total));
@@ -140,13 +139,12 @@ TEMPLATE_TEST_CASE("progress works when the call is made inside a callback", "[p
   CHECK(reported == 2);
 }
 
-TEMPLATE_TEST_CASE("callbacks run in one thread, never in a task, and may use the pool",
-                   "[progress]", PROCPOOL_TRANSPORTS) {
+TEMPLATE_TEST_CASE("callbacks run in one thread, never in a task, and may use the pool", "[progress]",
+                   PROCPOOL_TRANSPORTS) {
   process_pool<TestType> pool{2};
   CHECK(pool.apply_async(square, 3).then([](int x) { return std::to_string(x); }).get() == "9");
-  CHECK(pool.apply_async(fail_at_odd, 1)
-            .then([](int x) { return x; }, [](std::exception_ptr) { return -1; })
-            .get() == -1);
+  CHECK(pool.apply_async(fail_at_odd, 1).then([](int x) { return x; }, [](std::exception_ptr) { return -1; }).get() ==
+        -1);
   CHECK_FALSE(pool.apply_async([] {}).then([] { return this_worker::in_worker(); }).get());
   CHECK(pool.apply_async(square, 2).then([&](int x) { return pool.apply(square, x); }).get() == 16);
 }

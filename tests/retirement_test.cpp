@@ -145,7 +145,9 @@ TEST_CASE("the finalizer runs in each worker when the pool closes", "[process_po
     for (const auto& each : ends) CHECK(each == 1);
   }
   SECTION("by the destructor") {
-    { process_pool pool{pool_options{.processes = 3, .finalizer = count}}; }
+    {
+      process_pool pool{pool_options{.processes = 3, .finalizer = count}};
+    }
     for (const auto& each : ends) CHECK(each == 1);
   }
 }

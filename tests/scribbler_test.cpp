@@ -326,8 +326,8 @@ TEST_CASE("a thread that overwrites its worker's lane harms that worker's tasks 
   for (int round = 0; round != rounds; ++round) {
     CAPTURE(round);
     const auto before = pool.stats();
-    auto setting = pool.apply_async(
-        [how](int seed) { return set_on(*memory_of_pool, *last_seed_of_pool, how, seed); }, round + 1);
+    auto setting =
+        pool.apply_async([how](int seed) { return set_on(*memory_of_pool, *last_seed_of_pool, how, seed); }, round + 1);
     std::vector<std::pair<std::uint64_t, future<ticket>>> small;
     std::vector<std::pair<std::uint64_t, future<std::vector<ticket>>>> large;
     for (int i = 0; i != 60; ++i) {

@@ -177,8 +177,8 @@ TEMPLATE_TEST_CASE("map of a void task returns nothing", "[submitter]", PROCPOOL
   CHECK_THROWS_AS(pool.map([](int i) { fail_at_odd(i); }, std::vector{1, 2}), std::out_of_range);
 }
 
-TEMPLATE_TEST_CASE("map throws the error of the first failing element in input order",
-                   "[submitter]", PROCPOOL_TRANSPORTS) {
+TEMPLATE_TEST_CASE("map throws the error of the first failing element in input order", "[submitter]",
+                   PROCPOOL_TRANSPORTS) {
   process_pool<TestType> pool{2};
   const auto chunksize = GENERATE(std::size_t{0}, std::size_t{1}, std::size_t{3});
   CHECK_THROWS_WITH(pool.map(fail_at_odd, std::vector{0, 2, 5, 4, 3, 1}, chunksize), "odd 5");
@@ -266,8 +266,8 @@ TEMPLATE_TEST_CASE("starmap spreads tuples, pairs and arrays", "[submitter]", PR
   CHECK(pool.starmap_async(add, std::vector<std::pair<int, int>>{{1, 2}}).get() == std::vector{3});
   CHECK(pool.starmap(&person::years_to, std::vector<std::tuple<person, int>>{{person{"Ann", 3}, 10}}) ==
         std::vector{7});
-  auto owners = std::views::iota(1, 3) |
-                std::views::transform([](int i) { return std::tuple(std::make_unique<int>(i), i); });
+  auto owners =
+      std::views::iota(1, 3) | std::views::transform([](int i) { return std::tuple(std::make_unique<int>(i), i); });
   CHECK(pool.starmap([](std::unique_ptr<int> p, int i) { return *p + i; }, owners) == std::vector{2, 4});
   CHECK_THROWS_WITH(pool.starmap([](int a, int b) { return fail_at_odd(a + b); },
                                  std::vector<std::pair<int, int>>{{1, 1}, {1, 2}, {2, 3}}),

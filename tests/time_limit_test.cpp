@@ -294,10 +294,13 @@ TEST_CASE("many time limits at once", "[time_limit]") {
   process_pool pool{4};
   std::vector<future<int>> results;
   for (int i = 0; i != 400; ++i) {
-    results.push_back(pool.with({.timeout = i % 10 == 0 ? 10ms : 10'000ms}).apply_async([](int x) {
-      if (x % 10 == 0) hang();
-      return x;
-    }, i));
+    results.push_back(pool.with({.timeout = i % 10 == 0 ? 10ms : 10'000ms})
+                          .apply_async(
+                              [](int x) {
+                                if (x % 10 == 0) hang();
+                                return x;
+                              },
+                              i));
   }
   for (int i = 0; i != 400; ++i) {
     auto& each = results[static_cast<std::size_t>(i)];

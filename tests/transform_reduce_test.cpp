@@ -33,24 +33,26 @@ TEMPLATE_TEST_CASE("transform_reduce", "[transform_reduce]", PROCPOOL_TRANSPORTS
   CHECK(pool.transform_reduce(std::ranges::istream_view<int>(text), 0, std::plus<>{}, square) == 14);
   CHECK(pool.transform_reduce(std::vector{"a"s, "bb"s, "ccc"s}, std::size_t{1}, std::plus<>{}, &std::string::size) ==
         7);
-  CHECK(pool.transform_reduce(std::vector{"a"s, "b"s, "c"s, "d"s, "e"s, "f"s, "g"s, "h"s, "i"s, "j"s, "k"s, "l"s, "m"s,
-                                          "n"s},
-                              ">"s, std::plus<>{}, [](std::string s) { return s; }) == ">abcdefghijklmn");
+  CHECK(pool.transform_reduce(
+            std::vector{"a"s, "b"s, "c"s, "d"s, "e"s, "f"s, "g"s, "h"s, "i"s, "j"s, "k"s, "l"s, "m"s, "n"s}, ">"s,
+            std::plus<>{}, [](std::string s) { return s; }) == ">abcdefghijklmn");
   CHECK(pool.transform_reduce(std::vector<const char*>{"a", "bb"}, std::size_t{0}, std::plus<>{},
                               [](std::string_view s) { return s.size(); }) == 3);
   CHECK(pool.transform_reduce(std::vector<person>{{"Ann", 3}, {"Bob", 4}}, 0, std::plus<>{}, &person::age) == 7);
   CHECK(pool.transform_reduce(std::vector<bool>{true, false, true}, 0, std::plus<>{},
                               [](bool b) { return b ? 1 : 0; }) == 2);
   int offset = 100;
-  CHECK(pool.transform_reduce(std::vector{1, 2, 3}, 0, [offset](int a, int b) { return a + b - offset; },
-                              [offset](int x) { return x + offset; }) == 6);
+  CHECK(pool.transform_reduce(
+            std::vector{1, 2, 3}, 0, [offset](int a, int b) { return a + b - offset; },
+            [offset](int x) { return x + offset; }) == 6);
   auto owners = std::views::iota(1, 30) | std::views::transform([](int i) { return std::make_unique<int>(i); });
-  CHECK(*pool.transform_reduce(owners, std::make_unique<int>(0),
-                               [](std::unique_ptr<int> a, std::unique_ptr<int> b) {
-                                 *a += *b;
-                                 return a;
-                               },
-                               [](std::unique_ptr<int> p) { return p; }) == 435);
+  CHECK(*pool.transform_reduce(
+            owners, std::make_unique<int>(0),
+            [](std::unique_ptr<int> a, std::unique_ptr<int> b) {
+              *a += *b;
+              return a;
+            },
+            [](std::unique_ptr<int> p) { return p; }) == 435);
 }
 
 TEMPLATE_TEST_CASE("transform_reduce of a shared array sends its handle", "[transform_reduce]", PROCPOOL_TRANSPORTS) {
@@ -62,17 +64,17 @@ TEMPLATE_TEST_CASE("transform_reduce of a shared array sends its handle", "[tran
   CHECK(pool.transform_reduce(shared_array<int>(), 3, std::plus<>{}, square) == 3);
 }
 
-TEMPLATE_TEST_CASE("transform_reduce throws what failed first in input order",
-                   "[transform_reduce]", PROCPOOL_TRANSPORTS) {
+TEMPLATE_TEST_CASE("transform_reduce throws what failed first in input order", "[transform_reduce]",
+                   PROCPOOL_TRANSPORTS) {
   process_pool<TestType> pool{2};
   CHECK_THROWS_WITH(pool.transform_reduce(std::views::iota(0, 50) | std::views::drop(4), 0, std::plus<>{}, fail_at_odd),
                     "odd 5");
-  CHECK_THROWS_AS(pool.transform_reduce(std::vector{1}, 0,
-                                        [](int, int) -> int { throw std::range_error("reduce"); }, square),
+  CHECK_THROWS_AS(pool.transform_reduce(
+                      std::vector{1}, 0, [](int, int) -> int { throw std::range_error("reduce"); }, square),
                   std::range_error);
-  CHECK_THROWS_AS(pool.transform_reduce(std::vector<fussy>{{1}, {-1}}, 0, std::plus<>{},
-                                        [](const fussy& f) { return f.value; }),
-                  serialization_error);
+  CHECK_THROWS_AS(
+      pool.transform_reduce(std::vector<fussy>{{1}, {-1}}, 0, std::plus<>{}, [](const fussy& f) { return f.value; }),
+      serialization_error);
   CHECK_THROWS_AS(pool.transform_reduce(throwing_range(5, 3), 0, std::plus<>{}, square), std::length_error);
 }
 

@@ -56,7 +56,7 @@ bool is_fatal(int signal) {
 std::string unusual_signals() {
   std::string found;
   for (int signal = 1; signal < SIGRTMAX; ++signal) {
-    struct sigaction action {};
+    struct sigaction action{};
     if (::sigaction(signal, nullptr, &action) != 0) continue;
     if (action.sa_handler == SIG_IGN || (action.sa_handler != SIG_DFL && !is_fatal(signal))) {
       found += "disposition of " + std::to_string(signal) + "; ";
@@ -129,7 +129,7 @@ TEST_CASE("outside of a worker there is no index", "[this_worker]") {
 TEST_CASE("workers start with the signals of a new program, but for SIGPIPE", "[process_pool][signals]") {
   resources_unchanged guard;
   CHECK(in_child([] {
-          struct sigaction handler {};
+          struct sigaction handler{};
           handler.sa_handler = [](int) { ::_exit(66); };
           for (int signal = 1; signal < SIGRTMAX; ++signal) ::sigaction(signal, &handler, nullptr);
           ::signal(SIGPIPE, SIG_IGN);
@@ -160,7 +160,7 @@ TEST_CASE("workers start with the signals of a new program, but for SIGPIPE", "[
           found = pool.apply(unusual_signals);
           if (found != expected) return "in a replacement: " + found;
           // The application's own are as they were.
-          struct sigaction now {};
+          struct sigaction now{};
           ::sigaction(SIGCHLD, nullptr, &now);
           if (now.sa_handler != handler.sa_handler) return std::string("SIGCHLD has changed");
           sigset_t mask;

@@ -2,6 +2,4 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <procpool/procpool.hpp>
 
-int main() {
-  procpool::register_exception<int>();
-}
+int main() { procpool::register_exception<int>(); }

@@ -15,6 +15,4 @@ class oops : public std::exception {
   std::string s_;
 };
 
-int main() {
-  procpool::register_exception<oops>();
-}
+int main() { procpool::register_exception<oops>(); }

@@ -2,6 +2,4 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <procpool/procpool.hpp>
 
-int main() {
-  procpool::make_shared_array<int*>(3);
-}
+int main() { procpool::make_shared_array<int*>(3); }

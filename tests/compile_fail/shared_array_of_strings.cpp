@@ -4,6 +4,4 @@
 
 #include <string>
 
-int main() {
-  procpool::make_shared_array<std::string>(3);
-}
+int main() { procpool::make_shared_array<std::string>(3); }

@@ -182,7 +182,7 @@ struct all_sorts {  // what a serialize() may hand to the archive
   }
   template <class Archive>
   void serialize(Archive& archive) {
-    archive& counter;
+    archive & counter;
     archive(raw, points, cereal::defer(bits));
     archive(cereal::make_nvp("corner", corner), cereal::binary_data(blob, sizeof(blob)));
   }
