@@ -32,6 +32,7 @@
 #include <procpool/detail/shared_memory/forked_workers.hpp>
 #include <procpool/detail/shared_memory/lane_port.hpp>
 #include <procpool/detail/shared_memory/worker_main.hpp>
+#include <procpool/detail/shared_memory/zygote_link.hpp>
 #include <procpool/procpool.hpp>
 
 #include "support/child_process.hpp"
@@ -357,6 +358,28 @@ TEST_CASE("a zygote without descriptors says so, and the pool goes on when it ha
     CHECK(next.get() == 8);
   } else {
     CHECK_THAT(text_of<pool_broken>([&] { next.get(); }), Catch::Contains("Too many open files"));
+  }
+}
+
+TEST_CASE("a zygote and a parent that have much to say to each other do not wait for each other",
+          "[process_pool][hazard]") {
+  resources_unchanged guard;
+  detail::engine_setup setup;
+  setup.processes = 1;
+  detail::shared_region region(1);
+  const detail::doorbell bell;
+  detail::zygote_link zygote(detail::worker_plan{setup, region, bell}, "/zygote");
+  // More than both directions hold, as where hundreds of workers start at once. An order without a socket is refused.
+  constexpr std::uint64_t orders = 5'000;
+  for (std::uint64_t generation = 0; generation != orders; ++generation) {
+    const detail::zygote_request order{detail::zygote_order::spawn, 0, 0, 0, generation};
+    REQUIRE(eventually([&] { return detail::send_message(zygote.fd(), order, {}, MSG_DONTWAIT); }));
+  }
+  for (std::uint64_t generation = 0; generation != orders; ++generation) {
+    detail::zygote_event event{};
+    REQUIRE(eventually([&] { return zygote.next(event) == detail::received::message; }));
+    REQUIRE(event.news == detail::zygote_news::refused);
+    REQUIRE(event.generation == generation);
   }
 }
 

@@ -53,17 +53,20 @@ bool send_message(int socket, const Message& message, std::span<const int> fds =
 }
 
 /// Sends what must not be lost. A system that is short of memory may refuse it for a moment (`send(2)`, ENOMEM, ENOBUFS), so
-/// it is tried again for about 250 ms; then the connection is shut down, and both ends see that it carries no more.
+/// it is tried again for about 250 ms; then the connection is shut down, and both ends see that it carries no more. False
+/// if it is still to be sent: the socket is full, and `flags` say not to wait for room (MSG_DONTWAIT).
 template <class Message>
-void send_or_hang_up(int socket, const Message& message) noexcept {
+bool send_or_hang_up(int socket, const Message& message, int flags = 0) noexcept {
   using std::chrono::milliseconds;
-  for (milliseconds pause(1); !send_message(socket, message); pause *= 2) {
+  for (milliseconds pause(1); !send_message(socket, message, {}, flags); pause *= 2) {
+    if (errno == EAGAIN && (flags & MSG_DONTWAIT) != 0) return false;
     if (errno == EPIPE || errno == ECONNRESET || pause > milliseconds(128)) {
       ::shutdown(socket, SHUT_RDWR);
-      return;
+      return true;
     }
     std::this_thread::sleep_for(pause);
   }
+  return true;
 }
 
 enum class received { message, nothing, closed };

@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include <procpool/detail/bookkeeping.hpp>
 #include <procpool/detail/posix/message_socket.hpp>
 #include <procpool/detail/posix/system_call.hpp>
 #include <procpool/detail/shared_memory/worker_main.hpp>
@@ -77,7 +78,9 @@ class zygote_process {
     bool serving = introduce();
     while (serving) {
       reap();
-      pollfd watched[] = {{control_, POLLIN, 0}, {parent_, POLLIN, 0}};
+      pass_on_news();
+      const short room = news_.empty() ? 0 : POLLOUT;
+      pollfd watched[] = {{control_, static_cast<short>(POLLIN | room), 0}, {parent_, POLLIN, 0}};
       if (::ppoll(watched, parent_ >= 0 ? 2 : 1, nullptr, &all_but_children) < 0) {
         if (errno == EINTR) continue;
         std::this_thread::sleep_for(std::chrono::milliseconds(1));  // short of memory: look without being told to
@@ -165,7 +168,7 @@ class zygote_process {
       ::setpgid(pid, pid);  // here too: whoever is first, the group is there when it may have to be killed
       workers_[request.lane] = {pid, request.generation};
     }
-    send_or_hang_up(control_, event);
+    tell(event);
   }
 
   void reap() noexcept {
@@ -187,9 +190,18 @@ class zygote_process {
         event.status = status;
         event.max_resident_bytes = static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
         workers_[lane].pid = 0;
-        send_or_hang_up(control_, event);
+        tell(event);
       }
     }
+  }
+
+  void tell(const zygote_event& event) noexcept {
+    news_.push_back(event);
+    pass_on_news();
+  }
+  /// As far as there is room. This process never waits for the parent to read: the parent may be waiting for this one to.
+  void pass_on_news() noexcept {
+    while (!news_.empty() && send_or_hang_up(control_, news_.front(), MSG_DONTWAIT)) news_.pop_front();
   }
 
   const worker_plan& plan_;
@@ -197,6 +209,7 @@ class zygote_process {
   int parent_;
   pid_t pid_ = 0;
   std::vector<worker> workers_;
+  bookkeeping_deque<zygote_event> news_;  ///< for the parent, which its socket has no room for yet
 };
 // ---- end of zygote side ---------------------------------------------------------------------------------------------
 
