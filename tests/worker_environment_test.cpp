@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdio>
@@ -14,6 +15,7 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <ranges>
 #include <set>
 #include <stdexcept>
 #include <string>
@@ -572,6 +574,27 @@ TEST_CASE("workers hold no descriptors of another pool, and hand none on to prog
   CHECK(third.apply(open_here) == in_first);
   CHECK(inherited_by_program() == before);
   CHECK(third.apply(inherited_by_program) == before);
+}
+
+TEST_CASE("workers hold no descriptors of another pool that starts workers meanwhile", "[process_pool]") {
+  resources_unchanged guard;
+  const auto open_sockets = [] {
+    const std::vector<std::string> open = names_in("/proc/self/fd");
+    return std::count_if(open.begin(), open.end(), [](const std::string& name) {
+      char target[8] = {};
+      return ::readlink(("/proc/self/fd/" + name).c_str(), target, sizeof(target) - 1) > 0 &&
+             std::string(target).starts_with("socket:");
+    });
+  };
+  const auto alone = process_pool{1}.apply(open_sockets);
+  process_pool busy{2};
+  std::atomic<bool> done{false};
+  std::thread starts_workers([&] {
+    while (!done) busy.try_map([](int) { ::raise(SIGKILL); }, std::views::iota(0, 10));
+  });
+  for (int round = 0; round != 50; ++round) CHECK(process_pool{1}.apply(open_sockets) == alone);
+  done = true;
+  starts_workers.join();
 }
 
 TEST_CASE("a task can use threads, children and signals of its own", "[process_pool]") {

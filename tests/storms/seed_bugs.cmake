@@ -74,6 +74,6 @@ seed(shared_memory/forked_workers.hpp
   "  void release() noexcept {\n    seeded_leaks();"
 )
 seed(shared_memory/forked_workers.hpp
-  "    auto [ours, theirs] = make_message_sockets();"
-  "    seeded_slowdown();\n    auto [ours, theirs] = make_message_sockets();"
+  "    auto [ours, theirs] = make_registered(make_message_sockets);"
+  "    seeded_slowdown();\n    auto [ours, theirs] = make_registered(make_message_sockets);"
 )

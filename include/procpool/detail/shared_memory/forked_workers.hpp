@@ -63,10 +63,10 @@ class forked_workers {
   /// Starts a worker on its lane, which has none. What becomes of it is news. Throws std::system_error,
   /// out_of_shared_memory.
   void spawn(std::size_t worker, std::uint64_t generation) {
-    auto [ours, theirs] = make_message_sockets();
+    auto [ours, theirs] = make_registered(make_message_sockets);
     const std::size_t lane = lane_of_[worker];
     region_.prepare(lane);
-    at(worker).reset(generation, registered_fd(std::move(ours)));
+    at(worker).reset(generation, std::move(ours));
     watch(at(worker).socket(), lane);
     if (!zygote_->spawn(worker, lane, generation, theirs.get())) throw_errno("sendmsg to the zygote");
   }

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
@@ -30,8 +31,8 @@ class zygote_link {
  public:
   /// `name`: behind the pool's, in ps and top.
   zygote_link(const worker_plan& plan, const char* name) {
-    auto [ours, theirs] = make_message_sockets();
-    control_ = registered_fd(std::move(ours));
+    auto [ours, theirs] = make_registered(make_message_sockets);
+    control_ = std::move(ours);
     const unique_fd parent = zygote_process::pidfd_open(::getpid());
     flush_standard_streams();
     fork_zygote(plan, name, code_map::of_now(), theirs.get(), parent.get());
@@ -95,7 +96,7 @@ class zygote_link {
     auto& registry = descriptor_registry::instance();
     auto lock = registry.freeze();
     auto zygote = [&] {
-      registry.close_all_but(plan.bell.fd());
+      registry.close_all_but(std::array{plan.bell.fd(), control});
       lock.unlock();
       // No controlling terminal: what a worker writes to it in the background must not stop it (SIGTTOU).
       ::setsid();
