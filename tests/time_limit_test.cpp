@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <limits>
 #include <ranges>
@@ -211,6 +212,19 @@ TEST_CASE("a task that does not return within its grace is killed", "[time_limit
   CHECK(std::chrono::steady_clock::now() - before >= 70ms);
   CHECK(eventually([&] { return pool.stats().workers_crashed == 1; }));
   CHECK(pool.apply(twice, 4) == 8);
+}
+
+TEST_CASE("a task that overwrites within its grace that it has started is killed all the same", "[time_limit][grace]") {
+  resources_unchanged guard;
+  process_pool pool{1};
+  auto hung = pool.with({.timeout = 20ms, .grace = 50ms}).apply_async([] {
+    obey();
+    auto* const claimed = const_cast<std::atomic<std::uint64_t>*>(detail::process_worker_context.words.claimed);
+    claimed->fetch_sub(1);
+    for (;;) ::pause();
+  });
+  CHECK_THROWS_AS(hung.get(20s), task_timeout);
+  pool.terminate();  // else it would hang, if it did
 }
 
 TEST_CASE("a death within the grace is the time-out's", "[time_limit][grace]") {

@@ -67,10 +67,13 @@ class watchdog {
   static constexpr auto longest_silence = std::chrono::seconds(5);
 
   bool watched(std::size_t i) const noexcept { return crew_[i].alive() && !crew_[i].malformed; }
-  const chunk& element(std::size_t i, std::uint64_t number) const noexcept { return *workers_.at(i).find(number).first; }
+  const chunk& element(std::size_t i, std::uint64_t number) const noexcept {
+    return *workers_.at(i).find(number).first;
+  }
 
   /// False if the element has ended meanwhile.
-  bool condemn(std::size_t i, std::uint64_t number, end_cause why, steady_time now, steady_time& next, leftovers& done) {
+  bool condemn(std::size_t i, std::uint64_t number, end_cause why, steady_time now, steady_time& next,
+               leftovers& done) {
     const std::chrono::nanoseconds grace = element(i, number).target->limits.grace;
     if (!table_.recall(i, number, done) || workers_.at(i).running() != number) return false;
     auto& under = crew_[i].under;
@@ -93,7 +96,10 @@ class watchdog {
   steady_time tend_sentence(std::size_t i, steady_time now) noexcept {
     const auto& under = crew_[i].under;
     if (now < under.kill_at) return under.kill_at;
-    if (workers_.at(i).running() == under.number) kill(i);  // else it has returned in time
+    // It had started, whatever it says by now.
+    const auto& port = workers_.at(i);
+    const auto published = port.published(port.settled(), port.last());
+    if (!published || *published < under.number) kill(i);  // else it has returned in time
     return no_deadline;
   }
 
