@@ -401,6 +401,24 @@ TEST_CASE("a replacement that cannot be forked is tried again, and in the end th
         }) == "");
 }
 
+TEST_CASE("a worker that dies again and again when it is ready is not started all the time", "[process_pool][crash]") {
+  resources_unchanged guard;
+  process_pool pool{1};
+  const auto before = std::chrono::steady_clock::now();
+  constexpr int deaths = 6;
+  for (std::size_t generation = 0; generation <= deaths; ++generation) {
+    worker_stats worker;
+    REQUIRE(eventually([&] {
+      worker = pool.stats().workers.at(0);
+      return worker.alive && worker.generation == generation;
+    }));
+    if (generation != deaths) REQUIRE(::kill(worker.pid, SIGKILL) == 0);
+  }
+  CHECK(std::chrono::steady_clock::now() - before >= (deaths - 1) * detail::worker_record::shortest_life);
+  CHECK(pool.stats().workers_crashed == deaths);
+  CHECK(pool.apply(twice, 4) == 8);
+}
+
 TEST_CASE("a pool whose zygote is killed goes on with its spare, and loses what was running", "[process_pool][crash]") {
   resources_unchanged guard;
   process_pool pool{2};

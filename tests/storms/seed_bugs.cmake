@@ -52,8 +52,8 @@ seed(scheduler/watchdog.hpp
 )
 # Its place stays empty.
 seed(scheduler/crew.hpp
-  "if (replaces_) spawn(i);"
-  "if (replaces_ && !(seeded_bug(\"not replaced\") && record.generation % 64 == 0)) spawn(i);"
+  "} else if (replaces_) {"
+  "} else if (replaces_ && !(seeded_bug(\"not replaced\") && record.generation % 64 == 0)) {"
 )
 # Processes that stay.
 seed(shared_memory/worker_main.hpp

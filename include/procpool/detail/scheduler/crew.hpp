@@ -141,8 +141,7 @@ class crew {
   bool retire_if_due(std::size_t i) {
     const auto& port = workers_.at(i);
     if (records_[i].now != phase::ready) return false;
-    const bool through =
-        max_tasks_per_child_ != 0 && port.settled() - records_[i].first_number == max_tasks_per_child_;
+    const bool through = max_tasks_per_child_ != 0 && port.settled() - records_[i].first_number == max_tasks_per_child_;
     if (!through && !port.outgrown()) return false;
     send_away(i);
     return true;
@@ -186,7 +185,13 @@ class crew {
       ++record.generation;
       if (!in_order) ++crashed_;
       if (in_order && !departing_) ++retired_;
-      if (replaces_) spawn(i);
+      // Who has come to nothing may do so again and again: the next is not started sooner. A crash of a task delays nobody.
+      const steady_time due = record.ready_since + worker_record::shortest_life;
+      if (port.settled() == record.first_number && clock::now() < due) {
+        record.start_at = due;
+      } else if (replaces_) {
+        spawn(i);
+      }
     } else {
       if (failure.empty()) {
         failure = text_of([&] { return end.text() + (served ? " before all were ready" : " while it initialized"); });

@@ -585,8 +585,8 @@ class scheduler final : public engine {
   std::atomic<bool> closed_{false};  ///< changes under mutex_
   bool terminated_ = false;
   bool broken_ = false;
-  bool lost_ = false;       ///< under role_
-  bool finished_ = false;   ///< the collector is to end
+  bool lost_ = false;      ///< under role_
+  bool finished_ = false;  ///< the collector is to end
 
   std::mutex finishing_;
   std::thread collector_;

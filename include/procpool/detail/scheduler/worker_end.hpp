@@ -46,7 +46,7 @@ struct worker_end {
     std::string text = target.place(element) + ": " + this->text();
     if (signal() == SIGKILL) {
       // The pool's own may have come on top: the process of one that the kernel ends takes its time to go.
-      text += oom_killed.value_or(false)   ? ", sent by the OOM killer"
+      text += oom_killed.value_or(false)  ? ", sent by the OOM killer"
               : killed_because != nullptr ? std::string(", sent by the pool: ") + killed_because
               : oom_killed.has_value()    ? ", not sent by the pool"
                                           : ", not sent by the pool (the OOM killer?)";

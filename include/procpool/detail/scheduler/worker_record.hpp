@@ -39,24 +39,25 @@ struct worker_record {
   pid_t pid = 0;
   const char* killed_because = nullptr;  ///< why the pool killed it; null if it did not
   sentence under{};
-  std::uint64_t head = 0;              ///< the first element that has not ended, when it was last looked at,
-  steady_time head_since{};            ///< since when it was that, if it has a time limit,
-  steady_time head_runs_since{};       ///< and when it was first seen to run
+  std::uint64_t head = 0;               ///< the first element that has not ended, when it was last looked at,
+  steady_time head_since{};             ///< since when it was that, if it has a time limit,
+  steady_time head_runs_since{};        ///< and when it was first seen to run
   steady_time killed_at = no_deadline;  ///< when the order was given
-  bool orphan = false;                 ///< the process that started it is gone
-  bool malformed = false;              ///< its replies cannot be believed any more
-  bool hung_up = false;                ///< its end of the socket is closed
-  std::uint64_t first_number = 0;      ///< the number below its first element
-  bookkeeping_deque<chunk> own{};      ///< chunks that only this worker may run (broadcast)
-  std::size_t completed = 0;           ///< elements that ended in a value, over all generations
-  int failed_starts = 0;               ///< in a row
-  std::string failure{};               ///< why the last one failed
-  steady_time start_at = no_deadline;  ///< vacant: when to try again
-  steady_time kill_at = no_deadline;   ///< when its patience is over, and why
+  bool orphan = false;                  ///< the process that started it is gone
+  bool malformed = false;               ///< its replies cannot be believed any more
+  bool hung_up = false;                 ///< its end of the socket is closed
+  std::uint64_t first_number = 0;       ///< the number below its first element
+  bookkeeping_deque<chunk> own{};       ///< chunks that only this worker may run (broadcast)
+  std::size_t completed = 0;            ///< elements that ended in a value, over all generations
+  int failed_starts = 0;                ///< in a row
+  std::string failure{};                ///< why the last one failed
+  steady_time start_at = no_deadline;   ///< vacant: when to try again
+  steady_time kill_at = no_deadline;    ///< when its patience is over, and why
   const char* kill_why = "";
   steady_time ready_since{};
 
   static constexpr int most_failed_starts = 5;
+  static constexpr auto shortest_life = std::chrono::milliseconds(50);
   static constexpr auto longest_leave = std::chrono::seconds(10);
   static constexpr auto longest_hang_up = std::chrono::milliseconds(50);
 
