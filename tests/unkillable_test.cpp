@@ -80,3 +80,26 @@ TEST_CASE("a worker that cannot be killed holds up neither its task nor others",
     CHECK(pool.apply(twice, 6) == 12);
   }
 }
+
+TEST_CASE("stats() can be had of a pool that has left behind what it could not kill", "[process_pool][unkillable]") {
+  resources_unchanged guard;
+  const freezer cold;
+  if (!can_freeze(cold)) return;
+  std::vector<pid_t> workers;
+  {
+    process_pool pool{1};  // with one lane to spare
+    for (int round = 0; round != 2; ++round) {
+      auto hung = pool.with({.timeout = 300ms}).apply_async(for_ever);
+      REQUIRE(eventually([&] { return hung.running(); }));
+      workers.push_back(pool.stats().workers[0].pid);
+      REQUIRE(cold.freeze(workers.back()));
+      if (round == 0) CHECK_THROWS_AS(hung.get(20s), task_timeout);
+    }
+    pool.terminate();
+    pool.join();
+    CHECK_FALSE(pool.stats().workers[0].alive);
+    CHECK(pool.stats().tasks_running == 0);
+  }
+  cold.thaw();
+  for (const pid_t each : workers) CHECK(await_end(each));
+}

@@ -200,6 +200,13 @@ class crew {
     }
   }
 
+  /// The pool has ended: nothing more is known of a worker that could not be killed, and its lane is about to go.
+  void forget_all() noexcept {
+    for (worker_record& each : records_) {
+      if (each.has_process()) each.now = phase::given_up;
+    }
+  }
+
   /// Starts and kills whom it is time to; returns when to look again.
   steady_time tend(steady_time now) {
     steady_time next = no_deadline;

@@ -246,6 +246,7 @@ class scheduler final : public engine {
     std::unique_lock role(role_, std::defer_lock);
     if (!role_.mine()) role.lock();
     const std::lock_guard lock(mutex_);
+    crew_.forget_all();
     workers_.release();
   }
 
