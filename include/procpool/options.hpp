@@ -63,7 +63,7 @@ struct pool_stats {
   std::size_t tasks_queued = 0;
   std::size_t tasks_running = 0;
   std::size_t workers_started = 0;
-  std::size_t workers_crashed = 0;
+  std::size_t workers_crashed = 0;  ///< ended in any other way, those that the pool killed (time limit, cancel) among them
   std::size_t workers_retired = 0;  ///< replaced in good order
   std::vector<worker_stats> workers{};
 };
