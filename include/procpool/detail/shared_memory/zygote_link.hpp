@@ -79,8 +79,15 @@ class zygote_link {
       pollfd gone{process_.get(), POLLIN, 0};
       retry_on_eintr([&] { return ::poll(&gone, 1, longest_ms); });
     }
-    // The zygote is a child of init, but of this process where it is init, or a subreaper (prctl(2)).
-    ::waitpid(pid_, nullptr, process_ ? WNOHANG : 0);
+    // The zygote is a child of init, but of this process where it is init, or a subreaper (prctl(2)). By its descriptor,
+    // where there is one: once it is gone, its number may be that of another child.
+    constexpr auto by_descriptor = static_cast<idtype_t>(3);  // P_PIDFD (waitid(2)), which older headers lack
+    siginfo_t ended;
+    if (process_) {
+      ::waitid(by_descriptor, static_cast<id_t>(process_.get()), &ended, WEXITED | WNOHANG);
+    } else {
+      retry_on_eintr([&] { return ::waitpid(pid_, nullptr, 0); });
+    }
     process_.reset();
   }
 
