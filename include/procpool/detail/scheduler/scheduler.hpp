@@ -71,10 +71,10 @@ class scheduler final : public engine {
     {
       std::unique_lock lock(mutex_);
       require_open();
-      if (heartbeat_.submitted()) workers_.wake();
       for (chunk& each : chunks) {
         while (each.count != 0) {
           const std::size_t room = wait_for_room(lock, done);
+          if (heartbeat_.submitted()) workers_.wake();  // it may have ceased while this waited
           chunk rest;
           if (each.count > room) rest = each.split(room);
           table_.add(std::move(each), done);
