@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -43,11 +44,16 @@ class forked_workers {
         region_(size() + std::min(size(), most_spare_lanes)),
         zygote_(std::make_unique<zygote_link>(worker_plan{setup_, region_, bell_}, "/zygote")),
         spare_zygote_(std::make_unique<zygote_link>(worker_plan{setup_, region_, bell_}, "/spare")),
-        epoll_(unique_fd(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1"))) {
+        epoll_(unique_fd(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1"))),
+        lane_of_(size()) {
     region_.keep_from_children();
     for (std::size_t lane = 0; lane != region_.layout().lanes; ++lane) {
       ports_.push_back(std::make_unique<lane_port>(region_, lane));
-      (lane < size() ? lane_of_ : spare_lanes_).push_back(lane);
+      if (lane < size()) {
+        lane_of_[lane] = lane;
+      } else {
+        spare_lanes_.push_back(lane);
+      }
     }
     processes_.resize(ports_.size());
     spare_lanes_.reserve(ports_.size());  // lanes come back where nothing may be thrown
@@ -255,7 +261,7 @@ class forked_workers {
   registered_fd epoll_;
   oom_watch oom_;
   std::vector<std::unique_ptr<lane_port>> ports_;  ///< of every lane
-  std::vector<std::size_t> lane_of_;               ///< each worker's
+  std::vector<std::atomic<std::size_t>> lane_of_;  ///< each worker's; threads that wake workers hold no lock
   std::vector<std::size_t> spare_lanes_;           ///< those that no process uses
   std::vector<registered_fd> processes_;  ///< by lane (pidfd_open(2)), while there is one and the kernel has those
   std::array<epoll_event, 64> happened_{};
