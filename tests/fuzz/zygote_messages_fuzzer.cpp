@@ -299,7 +299,6 @@ class zygote_side {
   void run(fuzz::input& in) {
     pretended = {true, &in, first_pretended, {}};
     zygote_process zygote(worker_plan{setup_, region_, bell_}, ends_.second.get(), -1);
-    std::map<pid_t, worker> started;
     for (int n = 0; !in.empty() && n != 24; ++n) {
       switch (in.below(4)) {
         case 0:
@@ -310,11 +309,10 @@ class zygote_side {
           request(in);
           require((zygote.*member_of(obey_member()))(), "the parent is taken to be gone");
       }
-      hear(started);
     }
     for (auto& [pid, ended] : pretended.processes) ended = true;
     (zygote.*member_of(reap_member()))();
-    hear(started);
+    hear();
     require(pretended.processes.empty(), "a process was not reaped");
     pretended.on = false;
   }
@@ -341,7 +339,9 @@ class zygote_side {
     which->second = true;
   }
 
-  void hear(std::map<pid_t, worker>& started) {
+  /// All that the zygote has told of, in the order in which it did.
+  void hear() {
+    std::map<pid_t, worker> started;
     zygote_event event{};
     while (receive_message(ends_.first.get(), event, [](unique_fd) {}) == received::message) {
       switch (event.news) {
