@@ -29,23 +29,24 @@ class code {
         },
         &bias_);
     read(listing);
-    if (starts_.empty()) throw std::runtime_error("no instruction found in " + listing);
+    if (count_ == 0) throw std::runtime_error("no instruction found in " + listing);
     original_.resize(end_ - begin_);
     std::memcpy(original_.data(), reinterpret_cast<const void*>(begin_), original_.size());
     planted_ = original_;
-    for (const auto& [at, kind] : starts_) planted_[at - begin_] = breakpoint;
+    for (std::size_t i = 0; i != kinds_.size(); ++i) {
+      if (kinds_[i] != kind::none) planted_[i] = breakpoint;
+    }
   }
 
   static constexpr unsigned char breakpoint = 0xcc;  ///< INT3
 
-  bool is_start(address at) const { return starts_.contains(at); }
+  bool is_start(address at) const { return kind_of(at) != kind::none; }
   /// Whether the instruction calls a function of another library, such as memcpy or a system call.
-  bool calls_out(address at) const {
-    const auto found = starts_.find(at);
-    return found != starts_.end() && found->second;
-  }
+  bool calls_out(address at) const { return kind_of(at) == kind::leaving; }
   unsigned char original(address at) const { return original_[at - begin_]; }
-  std::size_t size() const { return starts_.size(); }
+  std::size_t size() const { return count_; }
+  /// From the program's begin: the same in every run of it.
+  std::size_t offset(address at) const { return at - bias_; }
 
   /// The text from the first such instruction to the last, as it is, and with a breakpoint on every one of them.
   address begin() const { return begin_; }
@@ -63,6 +64,11 @@ class code {
   }
 
  private:
+  /// What begins at an address.
+  enum class kind : unsigned char { none, instruction, leaving };
+
+  kind kind_of(address at) const { return at >= begin_ && at < end_ ? kinds_[at - begin_] : kind::none; }
+
   void read(const std::string& listing) {
     std::ifstream file(listing);
     bool ours = false;
@@ -74,9 +80,11 @@ class code {
         const address at = bias_ + std::stoull(line, &parsed, 16);
         if (parsed >= line.size() || line[parsed] != ':') continue;
         const bool leaves = line.find("call", parsed) != std::string::npos && line.find("@plt>") != std::string::npos;
-        starts_.emplace(at, leaves);
         if (begin_ == 0) begin_ = at;
         end_ = at + 1;
+        kinds_.resize(end_ - begin_);
+        kinds_.back() = leaves ? kind::leaving : kind::instruction;
+        ++count_;
       } else if (line.back() == ':' && line.find(" <") != std::string::npos) {  // "0000000000401136 <_ZN…>:"
         const std::size_t open = line.find('<');
         const std::string name = line.substr(open + 1, line.size() - open - 3);
@@ -90,7 +98,10 @@ class code {
   address bias_ = 0;
   address begin_ = 0;
   address end_ = 0;
-  std::map<address, bool> starts_;
+  // By address from begin_. Every process of the applications inherits it from the tracer, so that each fork has to copy
+  // the page tables of it: small, and no map.
+  std::vector<kind> kinds_;
+  std::size_t count_ = 0;
   std::map<address, std::string> functions_;
   std::vector<unsigned char> original_;
   std::vector<unsigned char> planted_;

@@ -4,6 +4,7 @@
 // of this program. Options:
 //   --first       each address once, and no more
 //   --but OTHER   not the addresses that are come to in the workload OTHER, too
+//   --part K N    one of N parts of the addresses, from 0; which one an address is in never changes
 //   --kills N     at least N kills, at random places once the others are done
 //   --bug N       the program has bugs built in: with the N-th it must come to a bad end
 #include <sys/types.h>
@@ -35,6 +36,8 @@ struct options {
   std::string workload{};
   std::string listing{};
   std::string but{};
+  std::size_t part = 0;
+  std::size_t parts = 1;
   bool first_only = false;
   std::size_t kills = 0;
   int bug = 0;
@@ -59,6 +62,10 @@ options read_arguments(const std::vector<std::string>& arguments) {
       all.first_only = true;
     } else if (arguments[i] == "--but") {
       all.but = arguments.at(++i);
+    } else if (arguments[i] == "--part") {
+      all.part = std::stoul(arguments.at(++i));
+      all.parts = std::stoul(arguments.at(++i));
+      if (all.part >= all.parts) throw std::invalid_argument("no such part");
     } else if (arguments[i] == "--kills") {
       all.kills = std::stoul(arguments.at(++i));
     } else if (arguments[i] == "--bug") {
@@ -114,6 +121,10 @@ class run {
     if (!wanted_.but.empty()) {
       for (const address at : hunt(text_, wanted_.prey, wanted_.but).explore()) found.erase(at);
       std::printf(", %zu of them not in the workload %s", found.size(), wanted_.but.c_str());
+    }
+    if (wanted_.parts > 1) {
+      std::erase_if(found, [this](address at) { return text_.offset(at) % wanted_.parts != wanted_.part; });
+      std::printf(", %zu of them in part %zu of %zu", found.size(), wanted_.part, wanted_.parts);
     }
     std::printf(" (%.1f s)\n", seconds());
     found_.assign(found.begin(), found.end());
