@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: BSL-1.0
+# procpool_bench, which measures procpool and what the system itself costs for the same.
+
+# benchmark_program(NAME SOURCE...): optimised, whatever the rest is built for.
+function(benchmark_program name)
+  add_executable(${name} ${ARGN})
+  target_include_directories(${name} PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}")
+  target_compile_options(${name} PRIVATE ${procpool_warnings} -O2 -DNDEBUG)
+  target_compile_features(${name} PRIVATE cxx_std_20)
+  target_link_libraries(${name} PRIVATE Threads::Threads)
+  set_target_properties(${name} PROPERTIES CXX_EXTENSIONS OFF)
+endfunction()
+
+file(GLOB job_sources CONFIGURE_DEPENDS jobs/*.cpp)
+benchmark_program(procpool_bench main.cpp ${job_sources})
+target_link_libraries(procpool_bench PRIVATE procpool::procpool)
+
+# The same library, but for the headers that spin before they sleep.
+set(no_spin_headers "${CMAKE_CURRENT_BINARY_DIR}/no_spin")
+add_custom_command(OUTPUT "${no_spin_headers}.stamp"
+  COMMAND "${CMAKE_COMMAND}" "-DINCLUDE=${PROJECT_SOURCE_DIR}/include" "-DOUT=${no_spin_headers}"
+          -P "${CMAKE_CURRENT_SOURCE_DIR}/no_spin/do_not_spin.cmake"
+  COMMAND "${CMAKE_COMMAND}" -E touch "${no_spin_headers}.stamp"
+  DEPENDS no_spin/do_not_spin.cmake ${procpool_headers}
+)
+benchmark_program(procpool_bench_no_spin no_spin/main.cpp)
+target_include_directories(procpool_bench_no_spin BEFORE PRIVATE "${no_spin_headers}")
+target_link_libraries(procpool_bench_no_spin PRIVATE procpool::procpool)
+set_source_files_properties(no_spin/main.cpp PROPERTIES OBJECT_DEPENDS "${no_spin_headers}.stamp")
+add_dependencies(procpool_bench procpool_bench_no_spin)
