@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-# procpool_bench, which measures procpool and what the system itself costs for the same.
+# What compare.sh runs: procpool_bench, and the peers that it is compared with.
 
 # benchmark_program(NAME SOURCE...): optimised, whatever the rest is built for.
 function(benchmark_program name)
@@ -28,3 +28,15 @@ target_include_directories(procpool_bench_no_spin BEFORE PRIVATE "${no_spin_head
 target_link_libraries(procpool_bench_no_spin PRIVATE procpool::procpool)
 set_source_files_properties(no_spin/main.cpp PROPERTIES OBJECT_DEPENDS "${no_spin_headers}.stamp")
 add_dependencies(procpool_bench procpool_bench_no_spin)
+
+# ---- peers ---------------------------------------------------------------------------------------------------------
+benchmark_program(thread_pool_bench peers/thread_pool.cpp)
+benchmark_program(message_queue_bench peers/message_queue.cpp)
+target_link_libraries(message_queue_bench PRIVATE Boost::headers rt)
+find_package(TBB QUIET)
+if(TBB_FOUND)
+  benchmark_program(onetbb_bench peers/onetbb.cpp)
+  target_link_libraries(onetbb_bench PRIVATE TBB::tbb)
+else()
+  message(STATUS "procpool: no oneTBB found; it will be missing among the peers")
+endif()
