@@ -40,3 +40,14 @@ if(TBB_FOUND)
 else()
   message(STATUS "procpool: no oneTBB found; it will be missing among the peers")
 endif()
+
+# ---- that all of it works ------------------------------------------------------------------------------------------
+find_package(Python3 COMPONENTS Interpreter QUIET)
+if(Python3_FOUND)
+  add_test(NAME "benchmarks: every job and every peer has results"
+    COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/smoke_test.py" "${CMAKE_CURRENT_BINARY_DIR}"
+  )
+  set_tests_properties("benchmarks: every job and every peer has results"
+    PROPERTIES TIMEOUT 300 LABELS benchmarks ENVIRONMENT "BENCH_SCALE=0.002"
+  )
+endif()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-# Read by demo.sh and test.sh: what they need, installed where it is missing, and how they build.
+# Read by demo.sh, test.sh and those in benchmarks/: what they need, installed where it is missing, and how they build.
 
 # say TEXT: one line on what is being done
 say() { printf '== %s\n' "$*"; }
@@ -55,7 +55,7 @@ python_for_comparison() {
   return 1
 }
 
-# find_missing tests|demo|comparison COMPILER...: sets missing and reasons. It asks for the things themselves and not for
+# find_missing tests|demo|comparison|benchmarks COMPILER...: sets missing and reasons. It asks for the things themselves and not for
 # packages: they may come from elsewhere. COMPILER is default, the system's or CXX, or clang.
 find_missing() {
   purpose=$1
@@ -113,9 +113,15 @@ find_missing() {
     need python3-pebble 'Pebble'
     need python3-billiard 'billiard'
   fi
+  if [ "$purpose" = benchmarks ]; then
+    if [ -z "$compiler" ] || ! compiler_sees '__has_include(<oneapi/tbb.h>)'; then
+      need libtbb-dev 'oneTBB'
+    fi
+    have python3 || need python3 'python3'
+  fi
 }
 
-# install_missing tests|demo|comparison COMPILER...: nothing, at no cost, if all is there
+# install_missing tests|demo|comparison|benchmarks COMPILER...: nothing, at no cost, if all is there
 install_missing() {
   find_missing "$@"
   [ -n "$missing" ] || return 0
