@@ -419,6 +419,25 @@ TEST_CASE("a worker that dies again and again when it is ready is not started al
   CHECK(pool.apply(twice, 4) == 8);
 }
 
+TEST_CASE("a pool whose workers never live to run anything is broken in the end, and says so",
+          "[process_pool][crash]") {
+  resources_unchanged guard;
+  process_pool pool{1};
+  int deaths = 0;
+  std::size_t next = 0;
+  REQUIRE(eventually([&] {
+    const worker_stats worker = pool.stats().workers.at(0);
+    if (worker.alive && worker.generation == next) {
+      ::kill(worker.pid, SIGKILL);
+      ++deaths;
+      ++next;
+    }
+    return deaths == detail::worker_record::most_stillborn;
+  }));
+  CHECK_THAT(thrown_by<pool_broken>([&] { pool.apply(twice, 4); }).what(),
+             Catch::Contains("before it had run anything"));
+}
+
 TEST_CASE("a pool whose zygote is killed goes on with its spare, and loses what was running", "[process_pool][crash]") {
   resources_unchanged guard;
   process_pool pool{2};

@@ -185,10 +185,14 @@ class crew {
       ++record.generation;
       if (!in_order) ++crashed_;
       if (in_order && !departing_) ++retired_;
-      // Who has come to nothing may do so again and again: the next is not started sooner. A crash of a task delays nobody.
-      const steady_time due = record.ready_since + worker_record::shortest_life;
-      if (port.settled() == record.first_number && clock::now() < due) {
-        record.start_at = due;
+      // Who has run nothing may end so again and again. A task that ends its worker has run, and delays nobody.
+      const bool stillborn =
+          port.settled() == record.first_number && clock::now() < record.ready_since + worker_record::shortest_life;
+      record.stillborn = stillborn ? record.stillborn + 1 : 0;
+      if (record.stillborn == worker_record::most_stillborn) {
+        record.give_up(text_of([&] { return end.text() + " before it had run anything, like many before it"; }));
+      } else if (stillborn) {
+        record.start_at = record.ready_since + worker_record::shortest_life;
       } else if (replaces_) {
         spawn(i);
       }

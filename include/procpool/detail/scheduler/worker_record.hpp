@@ -23,7 +23,7 @@ struct worker_record {
     starting,  ///< forked or being forked; its initializer has not ended
     ready,     ///< takes tasks
     leaving,   ///< told to leave in good order; gets no more tasks
-    given_up,  ///< could not be started several times in a row
+    given_up,  ///< could not be started several times in a row, or never lived long enough
   };
 
   /// What the worker runs is to end, for this reason: nothing else is given to it until it has.
@@ -50,6 +50,7 @@ struct worker_record {
   bookkeeping_deque<chunk> own{};       ///< chunks that only this worker may run (broadcast)
   std::size_t completed = 0;            ///< elements that ended in a value, over all generations
   int failed_starts = 0;                ///< in a row
+  int stillborn = 0;                    ///< how many in a row have ended early without having run anything
   std::string failure{};                ///< why the last one failed
   steady_time start_at = no_deadline;   ///< vacant: when to try again
   steady_time kill_at = no_deadline;    ///< when its patience is over, and why
@@ -57,7 +58,9 @@ struct worker_record {
   steady_time ready_since{};
 
   static constexpr int most_failed_starts = 5;
+  /// From when it was ready to when the next is started, if it has run nothing; and how many of those there may be.
   static constexpr auto shortest_life = std::chrono::milliseconds(50);
+  static constexpr int most_stillborn = 50;
   static constexpr auto longest_leave = std::chrono::seconds(10);
   static constexpr auto longest_hang_up = std::chrono::milliseconds(50);
 
@@ -72,14 +75,16 @@ struct worker_record {
     kill_why = why;
   }
 
+  void give_up(std::string why) {
+    failure = std::move(why);
+    now = phase::given_up;
+  }
+
   /// A start failed. The next is due after 10 ms, 20 ms, … 1 s, and none after five in a row.
   void start_failed(std::string why) {
-    failure = std::move(why);
     ++failed_starts;
-    if (failed_starts >= most_failed_starts) {
-      now = phase::given_up;
-      return;
-    }
+    if (failed_starts >= most_failed_starts) return give_up(std::move(why));
+    failure = std::move(why);
     now = phase::vacant;
     start_at = std::chrono::steady_clock::now() +
                std::min(std::chrono::milliseconds(1000), std::chrono::milliseconds(10 << (failed_starts - 1)));
