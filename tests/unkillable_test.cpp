@@ -89,7 +89,7 @@ TEST_CASE("stats() can be had of a pool that has left behind what it could not k
   {
     process_pool pool{1};  // with one lane to spare
     for (int round = 0; round != 2; ++round) {
-      auto hung = pool.with({.timeout = 300ms}).apply_async(for_ever);
+      auto hung = pool.with({.timeout = 300ms}).apply_async(hang);
       REQUIRE(eventually([&] { return hung.running(); }));
       workers.push_back(pool.stats().workers[0].pid);
       REQUIRE(cold.freeze(workers.back()));
