@@ -313,6 +313,28 @@ TEST_CASE("what a chunk needs and an empty lane does not have is told apart from
   for (std::uint64_t i = 0; i != posted; ++i) CHECK(lane.next_value() == 2 * i);
 }
 
+TEST_CASE("a worker that is slow to take arrays in is not taken for one that never has room", "[lane]") {
+  shared_region region(1);
+  lane_port port(region, 0);
+  auto [ours, theirs] = make_message_sockets();
+  port.reset(0, registered_fd(std::move(ours)));
+  counting_job job(twice);
+  const auto array = array_block::create(1);
+  const auto post = [&] {
+    inputs_ptr arguments(new inputs);
+    arguments->bytes.put(std::uint64_t{1});
+    arguments->bytes.attach(array);
+    arguments->end_element();
+    chunk what{job_ptr(&job), arguments, 0, 0, 1};
+    return port.post(what);
+  };
+  std::vector<chunk> through;
+  while (post() == post_result::posted) port.settle(port.last(), through);  // nobody reads what is sent
+  int full = 0;
+  for (int i = 0; i != 1000; ++i) full += post() == post_result::full ? 1 : 0;
+  CHECK(full == 1000);
+}
+
 TEST_CASE("a size that only a header claims costs no memory", "[lane]") {
   shared_region region(1);
   std::byte* const arena = reinterpret_cast<std::byte*>(&region.replies(0)) + region_layout::reply_arena;

@@ -54,6 +54,7 @@ class lane_port {
   void reset(std::uint64_t generation, registered_fd socket) {
     socket_ = std::move(socket);
     inbox_.emplace(socket_.get());
+    refused_since_.reset();
     requests_.generation = generation;
     requests_.before_first = last_;
     requests_.first_slot = next_slot_;
@@ -78,8 +79,9 @@ class lane_port {
       release(entry);
       ring_.rewind(entry.ring_before);
       // An idle worker takes in all that is sent: what it never has room for is more than may be on its way at once.
-      if (!posted_.empty() || what.count != 1 || refused_sends_ < most_refused_sends) return post_result::full;
-      refused_sends_ = 0;  // the next chunk is judged anew
+      if (!posted_.empty() || what.count != 1 || std::chrono::steady_clock::now() - *refused_since_ < longest_refusal)
+        return post_result::full;
+      refused_since_.reset();  // the next chunk is judged anew
       return post_result::too_large;
     }
 
@@ -396,10 +398,10 @@ class lane_port {
     const std::size_t end = what.arguments->attachments_begin(what.offset + what.count);
     if (send_attachments(socket_.get(), last, of_callable, MSG_DONTWAIT) &&
         send_attachments(socket_.get(), last, std::span(of_inputs).subspan(begin, end - begin), MSG_DONTWAIT)) {
-      refused_sends_ = 0;
+      refused_since_.reset();
       return true;
     }
-    ++refused_sends_;
+    if (!refused_since_) refused_since_ = std::chrono::steady_clock::now();
     wake();  // to take in what has been sent
     return false;
   }
@@ -445,8 +447,8 @@ class lane_port {
   std::optional<attachment_inbox> inbox_;
   std::uint64_t reply_position_ = 0;
   static constexpr std::size_t believed_size = std::size_t{1} << 20;  ///< of a reply, without asking the system
-  static constexpr int most_refused_sends = 50;                       ///< in a row, each at the scheduler's backstop
-  int refused_sends_ = 0;
+  static constexpr auto longest_refusal = std::chrono::seconds(5);    ///< by an idle worker, of what is sent to it
+  std::optional<std::chrono::steady_clock::time_point> refused_since_;
   std::unique_ptr<std::byte, free_deleter> scratch_;
 };
 
