@@ -33,13 +33,8 @@ class lane_arena {
     void* block = heap_->allocate_aligned(n, payload_alignment, std::nothrow);
     if (block == nullptr && grow(n)) block = heap_->allocate_aligned(n, payload_alignment, std::nothrow);
     if (block == nullptr) return nullptr;
-    auto* const bytes = static_cast<std::byte*>(block);
-    if (!populate(static_cast<std::size_t>(bytes - base_) + n)) {
-      heap_->deallocate(block);
-      return nullptr;
-    }
     ++blocks_;
-    return bytes;
+    return static_cast<std::byte*>(block);
   }
 
   void deallocate(std::byte* block) noexcept {
@@ -58,10 +53,10 @@ class lane_arena {
       char, boost::interprocess::rbtree_best_fit<boost::interprocess::null_mutex_family>,
       boost::interprocess::null_index>;
 
-  /// The heap spans no more than has been needed, so that its end mark does not touch a page far away.
+  /// The heap spans what has been needed, all of it backed by memory: its own marks may come to lie anywhere in it.
   bool create(std::size_t n) noexcept {
-    const std::size_t first = std::min(size_, round_up(n + slack, step));
-    if (!populate(lane_page)) return false;
+    const std::size_t first = populate(0, n);
+    if (first == 0) return false;
     try {
       heap_.emplace(boost::interprocess::create_only, base_, first);
     } catch (const boost::interprocess::interprocess_exception&) {
@@ -71,24 +66,25 @@ class lane_arena {
   }
 
   bool grow(std::size_t n) noexcept {
-    const std::size_t more = std::min(size_ - heap_->get_size(), round_up(n + slack, step));
-    if (more == 0) return false;
-    heap_->grow(more);
-    return true;
+    const std::size_t more = populate(heap_->get_size(), n);
+    if (more != 0) heap_->grow(more);
+    return more != 0;
   }
 
-  /// Full memory must be an error here and not a signal at a later store (madvise(2), MADV_POPULATE_WRITE).
-  bool populate(std::size_t end) noexcept {
-    if (end <= populated_) return true;
-    const std::size_t begin = populated_ / lane_page * lane_page;
-    const std::size_t length = std::min(round_up(end, lane_page), size_) - begin;
-    if (!detail::populate(base_ + begin, length)) return false;
-    populated_ = begin + length;
-    return true;
+  /// Has memory for `n` bytes more from `begin` on, and their bookkeeping; returns how many, 0 if there is none. Full
+  /// memory must be an error here and not a signal at a later store (madvise(2), MADV_POPULATE_WRITE).
+  std::size_t populate(std::size_t begin, std::size_t n) noexcept {
+    for (const std::size_t unit : {step, lane_page}) {
+      const std::size_t more = std::min(size_ - begin, round_up(n + slack, unit));
+      if (more == 0 || !detail::populate(base_ + begin, more)) continue;
+      populated_ = begin + more;
+      return more;
+    }
+    return 0;
   }
 
-  static constexpr std::size_t slack = 4096;  ///< more than a block's own bookkeeping and alignment
-  static constexpr std::size_t step = std::size_t{1} << 20;
+  static constexpr std::size_t slack = 4096;                 ///< more than a block's own bookkeeping and alignment
+  static constexpr std::size_t step = std::size_t{1} << 20;  ///< where there is so much
 
   std::byte* base_;
   std::size_t size_;
