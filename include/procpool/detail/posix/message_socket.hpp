@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -52,6 +53,12 @@ bool send_message(int socket, const Message& message, std::span<const int> fds =
   return sent == static_cast<ssize_t>(sizeof(Message));
 }
 
+/// Whether the socket takes a message now.
+inline bool has_room(int socket) noexcept {
+  pollfd writable{socket, POLLOUT, 0};
+  return retry_on_eintr([&] { return ::poll(&writable, 1, 0); }) == 1;
+}
+
 /// Sends what must not be lost. A system that is short of memory may refuse it for a moment (`send(2)`, ENOMEM, ENOBUFS), so
 /// it is tried again for about 250 ms; then the connection is shut down, and both ends see that it carries no more. False
 /// if it is still to be sent: the socket is full, and `flags` say not to wait for room (MSG_DONTWAIT).
@@ -59,8 +66,9 @@ template <class Message>
 bool send_or_hang_up(int socket, const Message& message, int flags = 0) noexcept {
   using std::chrono::milliseconds;
   for (milliseconds pause(1); !send_message(socket, message, {}, flags); pause *= 2) {
-    if (errno == EAGAIN && (flags & MSG_DONTWAIT) != 0) return false;
-    if (errno == EPIPE || errno == ECONNRESET || pause > milliseconds(128)) {
+    const int error = errno;
+    if (error == EAGAIN && (flags & MSG_DONTWAIT) != 0 && !has_room(socket)) return false;
+    if (error == EPIPE || error == ECONNRESET || pause > milliseconds(128)) {
       ::shutdown(socket, SHUT_RDWR);
       return true;
     }
