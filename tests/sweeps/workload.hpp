@@ -149,6 +149,8 @@ class workload {
       return last.get() == 1;
     });
     step("counts", [&] {
+      pool.close();  // again, if the step before has failed
+      pool.join();
       const procpool::pool_stats stats = pool.stats();
       return stats.tasks_queued == 0 && stats.tasks_running == 0 &&
              stats.tasks_submitted == stats.tasks_completed + stats.tasks_failed;
