@@ -18,8 +18,8 @@ presets=${presets:-default}
 compilers=
 for preset in $presets; do
   case $preset in
-    default | release | asan) compilers="$compilers default" ;;
-    clang | tsan | fuzz) compilers="$compilers clang" ;;
+    default | release) compilers="$compilers default" ;;
+    asan | clang | tsan | fuzz) compilers="$compilers clang" ;;
     *) fail "no preset $preset; there are default, release, asan, clang, tsan and fuzz" ;;
   esac
 done

@@ -4,13 +4,7 @@
 #define CATCH_CONFIG_NO_POSIX_SIGNALS
 #include <catch2/catch.hpp>
 
-#ifdef __SANITIZE_THREAD__
-#define PROCPOOL_TEST_TSAN
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define PROCPOOL_TEST_TSAN
-#endif
-#endif
+#include "support/sanitizers.hpp"
 
 #ifdef PROCPOOL_TEST_TSAN
 #include <thread>

@@ -16,20 +16,14 @@
 #include "memory_model/explorer.hpp"
 #include "memory_model/lane_world.hpp"
 #include "memory_model/litmus.hpp"
+#include "support/sanitizers.hpp"
 
 using namespace memory_model;
 
 namespace {
 
 // A sanitizer makes the checker very slow, and has seen all of its code after a part of the states.
-#if defined(__SANITIZE_ADDRESS__)
-#define PROCPOOL_TEST_SANITIZED
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define PROCPOOL_TEST_SANITIZED
-#endif
-#endif
-#ifdef PROCPOOL_TEST_SANITIZED
+#if defined(PROCPOOL_TEST_ASAN)
 constexpr std::size_t most_states = 10000;
 #else
 constexpr std::size_t most_states = ~std::size_t{0};

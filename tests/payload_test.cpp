@@ -31,6 +31,7 @@
 #include "support/gate.hpp"
 #include "support/processes.hpp"
 #include "support/resources_unchanged.hpp"
+#include "support/sanitizers.hpp"
 
 using namespace procpool;
 using namespace support;
@@ -201,7 +202,7 @@ TEST_CASE("64 MiB travel each way", "[process_pool][payload]") {
 }
 
 TEST_CASE("a gibibyte travels each way", "[process_pool][payload][slow]") {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(PROCPOOL_TEST_ASAN)
   WARN("not run: it takes too much memory with AddressSanitizer");
 #else
   if (available_memory() < 8192 * mib) {
@@ -265,7 +266,7 @@ TEST_CASE("the memory of large payloads is used again", "[process_pool][payload]
   };
   const std::size_t after_few = round_trips(5);
   const std::size_t after_many = round_trips(60);
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(PROCPOOL_TEST_ASAN)
   constexpr std::size_t kept = 300 * mib;  // the sanitizer keeps what was freed for a while
 #else
   constexpr std::size_t kept = 64 * mib;

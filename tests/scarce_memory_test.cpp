@@ -24,11 +24,12 @@
 
 #include "support/child_process.hpp"
 #include "support/resources_unchanged.hpp"
+#include "support/sanitizers.hpp"
 
 using namespace procpool;
 using namespace support;
 
-#if !defined(__SANITIZE_ADDRESS__)  // which needs more address space than these tests leave
+#if !defined(PROCPOOL_TEST_ASAN)  // which needs more address space than these tests leave
 
 namespace {
 

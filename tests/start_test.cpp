@@ -31,6 +31,7 @@
 #include "support/gate.hpp"
 #include "support/processes.hpp"
 #include "support/resources_unchanged.hpp"
+#include "support/sanitizers.hpp"
 #include "support/shared_words.hpp"
 #include "support/thrown.hpp"
 
@@ -229,7 +230,7 @@ TEST_CASE("a fork that fails makes the constructor throw, and leaves nothing beh
 }
 
 TEST_CASE("no descriptors left makes the constructor throw, and leaves nothing behind", "[process_pool]") {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(PROCPOOL_TEST_ASAN)
   WARN("not run: the sanitizers' checks of virtual calls need descriptors themselves");
 #else
   resources_unchanged guard;
@@ -263,7 +264,7 @@ TEST_CASE("no descriptors left makes the constructor throw, and leaves nothing b
 }
 
 TEST_CASE("little address space makes a pool with less room, not a failure", "[process_pool]") {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(PROCPOOL_TEST_ASAN)
   WARN("not run: AddressSanitizer needs more address space than this test leaves");
 #else
   resources_unchanged guard;

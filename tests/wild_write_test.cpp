@@ -26,6 +26,7 @@
 #include "support/eventually.hpp"
 #include "support/lane_memory.hpp"
 #include "support/resources_unchanged.hpp"
+#include "support/sanitizers.hpp"
 
 using namespace procpool;
 using namespace support;
@@ -199,7 +200,7 @@ void touch_at(std::uint64_t at, touch how) {
 
 TEST_CASE("no page of the lanes can be touched but a worker's own", "[process_pool][isolation]") {
   resources_unchanged guard;
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(PROCPOOL_TEST_ASAN)
   // AddressSanitizer takes the address space that small lanes would have to be forced by.
   const std::string said = in_child([] { return probe_pool((std::uint64_t{1} << 25) - page); });
 #else
