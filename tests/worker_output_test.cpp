@@ -4,7 +4,9 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <cwchar>
 #include <iostream>
+#include <streambuf>
 #include <string>
 
 #include <catch2/catch.hpp>
@@ -38,6 +40,23 @@ std::string printed_by(Body body) {
   std::fclose(file);
   return text;
 }
+
+/// Keeps all text where no put area shows it, until it is flushed.
+class hoarding_buffer final : public std::streambuf {
+ protected:
+  int_type overflow(int_type c) override {
+    kept_ += static_cast<char>(c);
+    return c;
+  }
+  int sync() override {
+    const auto written = ::write(STDOUT_FILENO, kept_.data(), kept_.size());
+    kept_.clear();
+    return written < 0 ? -1 : 0;
+  }
+
+ private:
+  std::string kept_;
+};
 
 }  // namespace
 
@@ -96,6 +115,32 @@ TEST_CASE("no text on standard output is lost or doubled", "[process_pool][outpu
   }
   for (int i = 0; i != 50; ++i) CHECK(count("[task " + std::to_string(i) + "]") == 1);
   CHECK(count("[initializer 0]") + count("[initializer 1]") == 3);
+}
+
+TEST_CASE("no text is lost that a stream keeps in any other way", "[process_pool][output]") {
+  resources_unchanged guard;
+  // Each task is the last that its worker lives through.
+  const auto print_and_die = [](auto print) {
+    return printed_by([print](int) {
+      process_pool pool{1};
+      pool.apply(print);
+      CHECK_THROWS_AS(pool.apply(ways_to_die::raise_kill), worker_crashed);
+    });
+  };
+  CHECK(print_and_die([] { std::cout << "[synchronised with stdio]"; }) == "[synchronised with stdio]");
+  CHECK(print_and_die([] { std::printf("[stdio]"); }) == "[stdio]");
+  CHECK(print_and_die([] { std::wprintf(L"[wide]"); }) == "[wide]");
+  CHECK(print_and_die([] { std::wcout << L"[wide stream]"; }) == "[wide stream]");
+  CHECK(print_and_die([] {
+          std::setvbuf(stderr, nullptr, _IOFBF, 1 << 16);
+          ::dup2(STDOUT_FILENO, STDERR_FILENO);
+          std::fprintf(stderr, "[stderr]");
+        }) == "[stderr]");
+  CHECK(print_and_die([] {
+          static hoarding_buffer own;
+          std::cout.rdbuf(&own);
+          std::cout << "[a buffer of its own]";
+        }) == "[a buffer of its own]");
 }
 
 TEST_CASE("what a task prints before it calls exit() is not lost", "[process_pool][output]") {
