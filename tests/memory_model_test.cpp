@@ -69,7 +69,7 @@ constexpr std::uint8_t more = 0;
 
 std::uint8_t count(int n) { return static_cast<std::uint8_t>(n + more); }
 
-#ifndef PROCPOOL_TEST_SANITIZED
+#ifndef PROCPOOL_TEST_ASAN
 
 /// The smallest worlds in which whatever is missing is missed.
 const lane_bounds small_worlds[] = {
@@ -122,7 +122,7 @@ std::vector<std::string> lines() {
   return all;
 }
 
-#endif  // PROCPOOL_TEST_SANITIZED
+#endif  // PROCPOOL_TEST_ASAN
 
 }  // namespace
 
@@ -211,7 +211,7 @@ TEST_CASE("a worker that is woken for nothing loses nothing", "[memory_model]") 
   require_right({.operations = count(2), .elements = 1, .watches = true, .parent_sleeps = false});
 }
 
-#ifndef PROCPOOL_TEST_SANITIZED
+#ifndef PROCPOOL_TEST_ASAN
 
 // ---- what goes wrong otherwise -------------------------------------------------------------------------------------
 
@@ -282,4 +282,4 @@ TEST_CASE("every order in the lane's protocol is explored", "[memory_model]") {
   CHECK(orders == sites().size());
 }
 
-#endif  // PROCPOOL_TEST_SANITIZED
+#endif  // PROCPOOL_TEST_ASAN
