@@ -27,7 +27,8 @@ class fake_engine final : public procpool::detail::engine {
     std::size_t element = 0;
   };
 
-  void submit(std::span<procpool::detail::chunk> chunks) override {
+  using engine::submit;
+  void submit(std::span<procpool::detail::chunk> chunks, procpool::detail::afterwards) override {
     require_owned("submit");
     {
       const std::lock_guard lock(mutex_);

@@ -42,7 +42,8 @@ class submitter {
   template <class F, class... Args>
     requires detail::invocable_task<F, Args...>
   auto apply(F&& fn, Args&&... args) -> detail::result_of<F, Args...> {
-    return detail::submit_call(engine_, options_, "apply", fn, std::forward<Args>(args)...).get();
+    return detail::submit_call(engine_, options_, "apply", detail::afterwards::watches, fn, std::forward<Args>(args)...)
+        .get();
   }
 
   /// Calls `fn(args...)` in a worker and returns at once with the future of its result.
@@ -52,7 +53,8 @@ class submitter {
   template <class F, class... Args>
     requires detail::invocable_task<F, Args...>
   auto apply_async(F&& fn, Args&&... args) -> future<detail::result_of<F, Args...>> {
-    return detail::submit_call(engine_, options_, "apply_async", fn, std::forward<Args>(args)...);
+    return detail::submit_call(engine_, options_, "apply_async", detail::afterwards::goes_on, fn,
+                               std::forward<Args>(args)...);
   }
 
   /// Calls `fn` with each element of `in` and returns the results in input order; nothing if `fn` returns void.

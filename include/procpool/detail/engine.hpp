@@ -13,6 +13,10 @@
 
 namespace procpool::detail {
 
+/// What the thread that submits does next: it goes on, or it watches (engine::watch) until all has ended that it has
+/// submitted, and nobody else need be woken for that.
+enum class afterwards { goes_on, watches };
+
 /// The pool as futures and lazy ranges see it: takes chunks of jobs and settles each of their elements, whatever
 /// happens. One derived class per kind of transport. Safe to call from several threads.
 class engine : public std::enable_shared_from_this<engine> {
@@ -24,7 +28,8 @@ class engine : public std::enable_shared_from_this<engine> {
 
   /// Takes the chunks (moved from) and will settle each of their elements exactly once. May block on max_queued.
   /// Throws pool_closed, pool_broken, or std::logic_error in a process that did not construct the pool: nothing was taken.
-  virtual void submit(std::span<chunk> chunks) = 0;
+  virtual void submit(std::span<chunk> chunks, afterwards next) = 0;
+  void submit(std::span<chunk> chunks) { submit(chunks, afterwards::goes_on); }
 
   /// Settles with task_cancelled every element of `target` that has not started.
   virtual void withdraw(job& target) noexcept = 0;

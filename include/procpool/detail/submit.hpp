@@ -101,8 +101,8 @@ inline task_limits limits_of(const call_options& options) noexcept {
 
 /// apply: one call, without what a batch needs.
 template <class F, class... Args>
-auto submit_call(const engine_ptr& home, const call_options& options, const char* operation, const F& fn,
-                 Args&&... args) -> future<result_of<F, Args...>> {
+auto submit_call(const engine_ptr& home, const call_options& options, const char* operation, afterwards next,
+                 const F& fn, Args&&... args) -> future<result_of<F, Args...>> {
   using task = call_of<F, Args...>;
   using result = typename task::result_type;
   home->require_owned(operation);
@@ -115,14 +115,14 @@ auto submit_call(const engine_ptr& home, const call_options& options, const char
     batch->limits = limits_of(options);
     task::encode_callable(batch->callable, fn);
     only.target = batch.get();
-    home->submit({&only, 1});
+    home->submit({&only, 1}, next);
     return future_of(batch);
   }
   const boost::intrusive_ptr<call_job<result>> one(new call_job<result>(home, task::code, operation));
   one->limits = limits_of(options);
   task::encode_callable(one->callable, fn);
   only.target = one.get();
-  home->submit({&only, 1});
+  home->submit({&only, 1}, next);
   return make_future<result>(future_state_ptr<result>(one.get()));
 }
 

@@ -48,7 +48,8 @@ class in_process_engine final : public engine {
     }
   }
 
-  void submit(std::span<chunk> chunks) override {
+  using engine::submit;
+  void submit(std::span<chunk> chunks, afterwards) override {
     require_owned(chunks.empty() ? "submit" : chunks.front().target->operation());
     const auto self = shared_from_this();  // a task may destroy the pool
     const auto mine = enter(chunks);

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
 
+#include <procpool/detail/engine.hpp>
 #include <procpool/detail/scheduler/worker_transport.hpp>
 
 namespace procpool::detail {
 
-/// Whether workers are to ring when they publish: only while the collector sleeps and no other thread looks at the lanes
-/// all the time. Each sleep of the collector is a turn with a number of its own, and a worker rings once a turn.
+/// Whether workers are to ring when they publish: only while the collector sleeps, something is expected, and no other
+/// thread looks at the lanes all the time. Each sleep of the collector is a turn with a number of its own, and a worker
+/// rings once a turn.
 template <worker_transport Workers>
 class bell_watch {
  public:
@@ -29,25 +32,41 @@ class bell_watch {
     tell(0);
   }
 
-  /// A thread begins, or ends, to look at the lanes all the time. True if it was the last and the collector sleeps: what
-  /// was published without a ring is its to settle.
+  /// Something is about to be posted. Under the scheduler's mutex, as expect_nothing().
+  void expect(afterwards next) noexcept {
+    expecting_.store(true, std::memory_order_relaxed);
+    if (next == afterwards::watches) return;
+    const std::lock_guard lock(mutex_);
+    if (asleep_ && watchers_ == 0) tell(turn_);
+  }
+  /// All that was posted is settled.
+  void expect_nothing() noexcept { expecting_.store(false, std::memory_order_relaxed); }
+
+  /// A thread begins, or ends, to look at the lanes all the time. True if it was the last, and the collector sleeps while
+  /// something is expected: what was published without a ring is the caller's to settle.
   bool watch(bool whether) noexcept {
     const std::lock_guard lock(mutex_);
     watchers_ += whether ? 1 : -1;
     if (!asleep_ || watchers_ != (whether ? 1 : 0)) return false;
-    tell(whether ? 0 : turn_);
-    return !whether;
+    // If this misses that something is expected, expect() comes later and tells.
+    const bool ring = !whether && expecting_.load(std::memory_order_relaxed);
+    tell(ring ? turn_ : 0);
+    return ring;
   }
 
  private:
   /// Afterwards, whatever a worker publishes it either rings for, or whoever looks at `published` next sees it.
   void tell(std::uint32_t turn) noexcept {
+    if (told_ == turn) return;
+    told_ = turn;
     for (std::size_t i = 0; i != workers_.size(); ++i) workers_.at(i).set_sleeping(turn);
   }
 
   Workers& workers_;
+  std::atomic<bool> expecting_{false};
   std::mutex mutex_;  ///< taken last
   std::uint32_t turn_ = 0;
+  std::uint32_t told_ = 0;  ///< what the workers have been told last
   bool asleep_ = false;
   int watchers_ = 0;
 };

@@ -64,7 +64,8 @@ class scheduler final : public engine {
   }
   ~scheduler() override { finish(); }
 
-  void submit(std::span<chunk> chunks) override {
+  using engine::submit;
+  void submit(std::span<chunk> chunks, afterwards next) override {
     require_owned("submit");
     const visit here(*this);
     leftovers done;
@@ -77,8 +78,8 @@ class scheduler final : public engine {
           if (heartbeat_.submitted()) workers_.wake();  // it may have ceased while this waited
           chunk rest;
           if (each.count > room) rest = each.split(room);
-          table_.add(std::move(each), done);
-          table_.dispatch(done);
+          bell_.expect(next);
+          if (table_.add(std::move(each), done)) table_.dispatch(done);
           each = std::move(rest);
         }
       }
@@ -99,7 +100,11 @@ class scheduler final : public engine {
 
   bool help() noexcept override {
     if (!role_.try_lock()) return false;
-    const bool any = collect();
+    bool any = false;
+    // The lanes stay while this thread has the role and finish() had not come so far.
+    for (std::size_t i = 0; !finished_.load(std::memory_order_relaxed) && i != crew_.size(); ++i) {
+      if (!workers_.at(i).quiet() && collect(i)) any = true;
+    }
     role_.unlock();
     return any;
   }
@@ -360,6 +365,7 @@ class scheduler final : public engine {
       table_.dispatch(done);
       table_.balance(done);
       look_by(table_.take_soonest_expiry(), done);
+      if (table_.in_flight() == 0) bell_.expect_nothing();
       notify_progress();
     }
     port->taken(replies->settled());
@@ -587,7 +593,7 @@ class scheduler final : public engine {
   bool terminated_ = false;
   bool broken_ = false;
   bool lost_ = false;      ///< under role_
-  bool finished_ = false;  ///< the collector is to end
+  std::atomic<bool> finished_{false};  ///< the collector is to end, and the lanes are about to go; changes under mutex_
 
   std::mutex finishing_;
   std::thread collector_;

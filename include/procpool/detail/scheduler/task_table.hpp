@@ -68,14 +68,19 @@ class task_table {
   bool ending() const noexcept { return ending_.has_value(); }
   const std::string& why_broken() const noexcept { return why_broken_; }
 
-  void add(chunk&& what, leftovers& done) {
+  /// True if it may be posted now. Where others wait before it, no lane had room for them, and whoever finds some
+  /// dispatches.
+  bool add(chunk&& what, leftovers& done) {
     submitted += what.count;
     if (ending_) {
       end(std::move(what), *ending_, done);
       done.why_broken = text_of([this] { return why_broken_; });
-    } else {
-      home_of(what).push_back(std::move(what));
+      return false;
     }
+    auto& home = home_of(what);
+    const bool first = home.empty();
+    home.push_back(std::move(what));
+    return first;
   }
 
   /// Ends what waits for one worker that will never come.

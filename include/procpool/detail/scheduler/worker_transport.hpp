@@ -24,8 +24,8 @@ enum class post_result {
 };
 
 /// The parent's end of the connection to one worker, as the scheduler needs it. Elements are numbered in the order in
-/// which they are posted; the posting members are called under the scheduler's mutex, next_reply() and taken() by the
-/// thread that has the collecting role, the rest by either.
+/// which they are posted; the posting members are called under the scheduler's mutex, quiet(), next_reply() and taken()
+/// by the thread that has the collecting role, settle() by that thread under the mutex, the rest by either.
 template <class Port>
 concept worker_port =
     requires(Port port, const Port seen, chunk what, std::uint64_t number, bookkeeping_vector<chunk> chunks) {
@@ -47,6 +47,7 @@ concept worker_port =
       { seen.outstanding() } -> std::same_as<std::size_t>;
       { seen.empty() } -> std::same_as<bool>;
       { seen.find(number) } -> std::same_as<std::pair<const chunk*, std::size_t>>;
+      { seen.quiet() } -> std::same_as<bool>;
       { seen.published(number, number) } -> std::same_as<std::optional<std::uint64_t>>;
       port.next_reply(number);
       port.taken(number);

@@ -212,6 +212,9 @@ class lane_port {
   /// Whether the worker has left in good order.
   bool left() const noexcept { return state() == worker_state::left; }
 
+  /// Whether there is nothing to read, and nothing amiss: all that a look without the scheduler's mutex can tell.
+  bool quiet() const noexcept { return protocol::quiet(replies_, settled_); }
+
   /// The highest number whose reply can be read. Nothing if the worker has published what was never posted,
   /// or claims what cannot be its last or its next.
   std::optional<std::uint64_t> published(std::uint64_t settled, std::uint64_t last) const noexcept {

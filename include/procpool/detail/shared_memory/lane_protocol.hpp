@@ -196,6 +196,14 @@ std::optional<std::uint64_t> published(const Replies& replies, std::uint64_t set
   return seen;
 }
 
+/// Whether the worker says no more than that it has published what is settled, and may run the next. A guess: what is
+/// published meanwhile is seen by the next look, or rung for.
+template <class Replies>
+bool quiet(const Replies& replies, std::uint64_t settled) noexcept {
+  const std::uint64_t started = claimed(replies);
+  return published(replies) == settled && (started == settled || started == settled + 1);
+}
+
 /// Replies up to `number`, and the reply ring up to `bytes`, have been read. The worker still has to be woken.
 template <class Requests>
 void take(Requests& requests, std::uint64_t number, std::uint64_t bytes) noexcept {
