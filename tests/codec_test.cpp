@@ -105,6 +105,30 @@ int twice(int x) { return 2 * x; }
 
 }  // namespace
 
+TEST_CASE("a writer keeps a few bytes in itself, and moves them where they must be aligned", "[codec]") {
+  const auto within = [](const heap_writer& writer) {
+    const auto* const self = reinterpret_cast<const std::byte*>(&writer);
+    return writer.data() >= self && writer.data() < self + sizeof(writer);
+  };
+  heap_writer bytes;
+  bytes.put(std::uint64_t{1});
+  bytes.put(std::uint64_t{2});
+  bytes.put(std::uint64_t{3});
+  CHECK(within(bytes));
+  bytes.put('x');
+  CHECK_FALSE(within(bytes));
+  byte_reader reader(bytes.data(), bytes.size());
+  for (const std::uint64_t each : {1U, 2U, 3U}) CHECK(reader.get<std::uint64_t>() == each);
+  CHECK(reader.get<char>() == 'x');
+
+  heap_writer aligned;
+  aligned.put('a');
+  aligned.align(payload_alignment);
+  CHECK(reinterpret_cast<std::uintptr_t>(aligned.data()) % payload_alignment == 0);
+  CHECK(aligned.size() == payload_alignment);
+  CHECK(byte_reader(aligned.data(), 1).get<char>() == 'a');
+}
+
 TEST_CASE("scalars travel", "[codec]") {
   survives(0);
   survives(-1);

@@ -100,8 +100,7 @@ class fake_engine final : public procpool::detail::engine {
     std::shared_ptr<void> kept;
     const std::size_t begin = which.arguments->begin_of(which.offset);
     byte_reader arguments(which.arguments->bytes.data() + begin, which.arguments->end_of(which.offset) - begin);
-    call_frame frame{byte_reader(which.target->callable.data(), which.target->callable.size()), arguments, result,
-                     kept};
+    call_frame frame{chunk{.target = which.target, .arguments = which.arguments}.callable(), arguments, result, kept};
     const reply_kind kind = which.target->code()(frame);
     byte_reader bytes(result.data(), result.size());
     reply how{.kind = kind, .bytes = &bytes, .stable = stable};

@@ -22,9 +22,9 @@ using namespace procpool::detail;
 namespace {
 
 /// Counts what becomes of its elements; lives on the stack of the test.
-class counting_job final : public job {
+class counting_job final : public parted_job {
  public:
-  explicit counting_job(task_code what) : job(what, "test", 0) {}
+  explicit counting_job(task_code what) : parted_job(what, "test", 0) {}
   void retain() noexcept override {}
   void release() noexcept override {}
   bool settle(std::size_t, reply&) noexcept override { return true; }

@@ -227,9 +227,9 @@ TEST_CASE("a lane that is overwritten while the parent reads it", "[lane][isolat
     return "";
   });
 
-  class reading_job final : public detail::job {
+  class reading_job final : public detail::parted_job {
    public:
-    reading_job() : job(nullptr, "read", 0) {}
+    reading_job() : parted_job(nullptr, "read", 0) {}
     void retain() noexcept override {}
     void release() noexcept override {}
     bool settle(std::size_t element, detail::reply& how) noexcept override {

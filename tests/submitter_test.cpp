@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <future>
 #include <list>
@@ -46,6 +47,49 @@ TEMPLATE_TEST_CASE("apply calls anything that can be invoked", "[submitter]", PR
   STATIC_REQUIRE(std::is_void_v<decltype(pool.apply([] {}))>);
   STATIC_REQUIRE(std::is_same_v<decltype(pool.apply([]() -> const int& { throw 1; })), int>);
   pool.apply([] {});
+}
+
+namespace {
+
+/// A callable of `N` bytes.
+template <std::size_t N>
+struct labelled {
+  std::array<char, N> label;
+
+  template <class T>
+  std::string operator()(T in) const {
+    const bool aligned = reinterpret_cast<std::uintptr_t>(&in) % alignof(T) == 0;
+    return std::string(label.data(), N) + std::to_string(in.value) + (aligned ? "" : " at an odd address");
+  }
+};
+
+template <std::size_t Alignment>
+struct alignas(Alignment) aligned_value {
+  int value;
+};
+
+template <std::size_t N, class Pool>
+void call_with_every_alignment(Pool& pool) {
+  labelled<N> fn;
+  fn.label.fill('x');
+  const std::string label(N, 'x');
+  CHECK(pool.apply(fn, aligned_value<4>{1}) == label + "1");
+  CHECK(pool.apply(fn, aligned_value<8>{2}) == label + "2");
+  CHECK(pool.apply(fn, aligned_value<16>{3}) == label + "3");
+  CHECK(pool.apply(fn, aligned_value<64>{4}) == label + "4");
+  CHECK(pool.map(fn, std::vector<aligned_value<64>>{{5}, {6}}) == std::vector{label + "5", label + "6"});
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("callables of any size are called with arguments of any alignment", "[submitter]",
+                   PROCPOOL_TRANSPORTS) {
+  process_pool<TestType> pool{1};
+  call_with_every_alignment<1>(pool);
+  call_with_every_alignment<13>(pool);
+  call_with_every_alignment<24>(pool);
+  call_with_every_alignment<61>(pool);
+  call_with_every_alignment<1000>(pool);
 }
 
 TEMPLATE_TEST_CASE("apply throws what the task threw", "[submitter]", PROCPOOL_TRANSPORTS) {

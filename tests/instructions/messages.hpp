@@ -184,9 +184,9 @@ class message {
  public:
   using verifier = std::function<bool(std::uint64_t id, const lane_port::worker_reply&, lane_port&)>;
 
-  class elements final : public job {
+  class elements final : public parted_job {
    public:
-    explicit elements(task_code what) : job(what, "instructions", 0) {}
+    explicit elements(task_code what) : parted_job(what, "instructions", 0) {}
     void retain() noexcept override {}
     void release() noexcept override {}
     bool settle(std::size_t, reply&) noexcept override { return true; }

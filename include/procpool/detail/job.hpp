@@ -13,7 +13,6 @@
 #include <vector>
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
-#include <boost/smart_ptr/intrusive_ref_counter.hpp>
 
 #include <procpool/detail/codec/bytes.hpp>
 
@@ -56,7 +55,7 @@ struct task_limits {
   unsigned retries = 0;                 ///< more runs after one whose worker died
 };
 
-/// One submission: the code and the callable for some elements, and where their outcomes go.
+/// One submission: the code for some elements, and where their outcomes go.
 class job {
  public:
   static constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
@@ -81,8 +80,9 @@ class job {
   /// How many elements there will be; 0 while unknown.
   std::size_t total() const noexcept { return total_; }
 
-  /// The encoded callable, sent once per chunk. Filled before the job is submitted, then constant.
-  heap_writer callable;
+  /// The encoded callable, if it is not beside the arguments (inputs::end_callable()); else null.
+  virtual const heap_writer* callable_apart() const noexcept { return nullptr; }
+
   /// Filled before the job is submitted, then constant.
   task_limits limits;
   /// Elements behind a failed one that have not started are not run, but settled as skipped.
@@ -127,32 +127,65 @@ inline void intrusive_ptr_add_ref(job* target) noexcept { target->retain(); }
 inline void intrusive_ptr_release(job* target) noexcept { target->release(); }
 using job_ptr = boost::intrusive_ptr<job>;
 
-/// The encoded arguments of consecutive elements of a job, in private memory.
-struct inputs : boost::intrusive_ref_counter<inputs, boost::thread_safe_counter> {
+/// A job whose elements travel in any number of chunks.
+class parted_job : public job {
  public:
+  using job::job;
+
+  /// The encoded callable, sent once per chunk. Filled before the job is submitted, then constant.
+  heap_writer callable;
+  const heap_writer* callable_apart() const noexcept final { return &callable; }
+
+ protected:
+  ~parted_job() = default;
+};
+
+/// The encoded arguments of consecutive elements of a job, in private memory.
+struct inputs {
+ public:
+  inputs() = default;
+  /// A part of that job, which lives as long as anybody holds either.
+  explicit inputs(job& whole) noexcept : whole_(&whole) {}
+
   heap_writer bytes;
+
+  /// What has been written so far is the callable of a job that has no other arguments than these.
+  void end_callable() noexcept { callable_size_ = bytes.size(); }
+  std::size_t callable_size() const noexcept { return callable_size_; }
 
   /// Call after an element's arguments have been written.
   void end_element() {
     const std::size_t size = bytes.size() - end_of_last();
     if (count_ == 0) stride_ = size;
-    if (ends_.empty() && (size != stride_ || !bytes.attachments().empty())) {
-      for (std::size_t i = 0; i != count_; ++i) ends_.push_back({(i + 1) * stride_, 0});
-      uniform_ = false;
+    if (!ends_ && (size != stride_ || !bytes.attachments().empty())) {
+      auto ends = std::make_unique<std::vector<mark>>();
+      for (std::size_t i = 0; i != count_; ++i) ends->push_back({end_of(i), 0});
+      ends_ = std::move(ends);
     }
-    if (!uniform_) ends_.push_back({bytes.size(), bytes.attachments().size()});
+    if (ends_) ends_->push_back({bytes.size(), bytes.attachments().size()});
     ++count_;
   }
 
   std::size_t count() const noexcept { return count_; }
-  std::size_t begin_of(std::size_t i) const noexcept { return i == 0 ? 0 : end_of(i - 1); }
-  std::size_t end_of(std::size_t i) const noexcept { return uniform_ ? (i + 1) * stride_ : ends_[i].bytes; }
+  std::size_t begin_of(std::size_t i) const noexcept { return i == 0 ? callable_size_ : end_of(i - 1); }
+  std::size_t end_of(std::size_t i) const noexcept {
+    return ends_ ? (*ends_)[i].bytes : callable_size_ + (i + 1) * stride_;
+  }
   /// The attachments of element `i` are those from attachments_begin(i) up to attachments_begin(i + 1).
   std::size_t attachments_begin(std::size_t i) const noexcept {
-    return uniform_ || i == 0 ? 0 : ends_[i - 1].attachments;
+    return !ends_ || i == 0 ? 0 : (*ends_)[i - 1].attachments;
   }
   /// All elements have the same size, and there are no attachments.
-  bool uniform() const noexcept { return uniform_; }
+  bool uniform() const noexcept { return !ends_; }
+
+  void retain() noexcept {
+    if (whole_ != nullptr) return whole_->retain();
+    references_.fetch_add(1, std::memory_order_relaxed);
+  }
+  void release() noexcept {
+    if (whole_ != nullptr) return whole_->release();
+    if (references_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+  }
 
  private:
   struct mark {
@@ -160,13 +193,18 @@ struct inputs : boost::intrusive_ref_counter<inputs, boost::thread_safe_counter>
     std::size_t attachments;
   };
 
-  std::size_t end_of_last() const noexcept { return count_ == 0 ? 0 : end_of(count_ - 1); }
+  std::size_t end_of_last() const noexcept { return begin_of(count_); }
 
+  std::size_t callable_size_ = 0;
   std::size_t count_ = 0;
   std::size_t stride_ = 0;
-  bool uniform_ = true;
-  std::vector<mark> ends_;  ///< one for each element, unless uniform
+  std::unique_ptr<std::vector<mark>> ends_;  ///< one for each element, unless uniform
+  job* const whole_ = nullptr;
+  std::atomic<std::size_t> references_{0};  ///< unless it is a part of a job
 };
+
+inline void intrusive_ptr_add_ref(inputs* target) noexcept { target->retain(); }
+inline void intrusive_ptr_release(inputs* target) noexcept { target->release(); }
 using inputs_ptr = boost::intrusive_ptr<inputs>;
 
 /// Consecutive elements of one job that travel together: `count` elements, the first of which is element `first` of
@@ -181,6 +219,12 @@ struct chunk {
   std::size_t count = 0;
   int lane = any_lane;   ///< the one worker that may run it (broadcast)
   unsigned deaths = 0;  ///< workers that have died running it
+
+  /// Where the encoded callable lies.
+  byte_reader callable(attachment_source* attachments = nullptr) const noexcept {
+    if (const heap_writer* const apart = target->callable_apart()) return {apart->data(), apart->size(), attachments};
+    return {arguments->bytes.data(), arguments->callable_size(), attachments};
+  }
 
   /// Cuts the elements from the `keep`-th on off this chunk and returns them.
   chunk split(std::size_t keep) {

@@ -25,9 +25,9 @@ using lazy_element = std::conditional_t<std::is_void_v<R>, std::monostate, R>;
 /// The tasks of a lazy range as the engine sees them, and the results that wait for their reader. One job for the whole
 /// range; its elements are numbered as the inputs are. Outlives the range while tasks of it run.
 template <class R>
-class lazy_job final : public job {
+class lazy_job final : public parted_job {
  public:
-  lazy_job(task_code run, const char* called, bool ordered) : job(run, called, 0), ordered_(ordered) {}
+  lazy_job(task_code run, const char* called, bool ordered) : parted_job(run, called, 0), ordered_(ordered) {}
 
   void retain() noexcept override { references_.fetch_add(1, std::memory_order_relaxed); }
   void release() noexcept override {

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <span>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -57,6 +58,7 @@ class byte_writer {
 
   /// Pads with zero bytes to a multiple of `alignment`, a power of two up to payload_alignment.
   void align(std::size_t alignment) {
+    if (reinterpret_cast<std::uintptr_t>(data_) % alignment != 0) grow(capacity_ + 1);  // padding goes by the address too
     const std::size_t pad = (alignment - size_ % alignment) % alignment;
     if (pad != 0) std::memset(extend(pad), 0, pad);
   }
@@ -64,18 +66,24 @@ class byte_writer {
   /// Forgets all bytes and attachments past `size` and `attachments`: back to an earlier state.
   void truncate(std::size_t size, std::size_t attachments) {
     size_ = size;
-    attachments_.resize(attachments);
+    if (attachments_) attachments_->resize(attachments);
   }
 
   /// A shared array whose handle lies in these bytes: its descriptor travels beside them.
-  void attach(std::shared_ptr<array_block> block) { attachments_.push_back(std::move(block)); }
-  const std::vector<std::shared_ptr<array_block>>& attachments() const noexcept { return attachments_; }
+  void attach(std::shared_ptr<array_block> block) {
+    if (!attachments_) attachments_ = std::make_unique<std::vector<std::shared_ptr<array_block>>>();
+    attachments_->push_back(std::move(block));
+  }
+  std::span<const std::shared_ptr<array_block>> attachments() const noexcept {
+    if (!attachments_) return {};
+    return *attachments_;
+  }
 
  protected:
   byte_writer() = default;
   ~byte_writer() = default;
 
-  /// Makes capacity_ at least `needed`, keeping the first size_ bytes; data_ stays payload_alignment-aligned.
+  /// Makes capacity_ at least `needed`, keeping the first size_ bytes; data_ is payload_alignment-aligned afterwards.
   virtual void grow(std::size_t needed) = 0;
 
   std::byte* data_ = nullptr;
@@ -83,20 +91,25 @@ class byte_writer {
   std::size_t capacity_ = 0;
 
  private:
-  std::vector<std::shared_ptr<array_block>> attachments_;
+  std::unique_ptr<std::vector<std::shared_ptr<array_block>>> attachments_;  // most bytes have none
 };
 
-/// Bytes on the heap of this process.
+/// Bytes on the heap of this process; a few, as those of most arguments, in the writer itself.
 class heap_writer final : public byte_writer {
  public:
-  heap_writer() = default;
-  ~heap_writer() { std::free(block_); }
+  heap_writer() noexcept {
+    data_ = few_;
+    capacity_ = sizeof(few_);
+  }
+  ~heap_writer() {
+    if (data_ != few_) std::free(block_);
+  }
 
   void clear() { truncate(0, 0); }
 
  private:
   void grow(std::size_t needed) override {
-    std::size_t room = std::max<std::size_t>(needed, std::min(capacity_ * 2, capacity_ + (std::size_t{1} << 30)));
+    std::size_t room = std::max(needed, std::min(capacity_ * 2, capacity_ + (std::size_t{1} << 30)));
     room = (room + payload_alignment - 1) / payload_alignment * payload_alignment;
     // Aligned here, as aligned_alloc parts its blocks and costs several times what malloc costs.
     void* block = std::malloc(room + payload_alignment - 1);
@@ -105,14 +118,18 @@ class heap_writer final : public byte_writer {
     std::size_t space = room + payload_alignment - 1;
     auto* fresh = static_cast<std::byte*>(std::align(payload_alignment, room, first, space));
     if (size_ != 0) std::memcpy(fresh, data_, size_);
-    std::free(block_);
+    if (data_ != few_) std::free(block_);
     block_ = block;
     data_ = fresh;
     capacity_ = room;
   }
 
-  void* block_ = nullptr;
+  union {
+    alignas(std::uint64_t) std::byte few_[24];
+    void* block_;  // where data_ lies in
+  };
 };
+static_assert(sizeof(heap_writer) <= 64, "procpool: there is one per task");
 
 /// Where a reader finds the shared arrays that came beside its bytes.
 class attachment_source {

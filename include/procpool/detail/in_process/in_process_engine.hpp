@@ -197,12 +197,13 @@ class in_process_engine final : public engine {
 
   PROCPOOL_CATCHES_FORCED_UNWIND void run_element(const chunk& one, heap_writer& result, std::shared_ptr<void>& kept, reply& how) {
     job& target = *one.target;
-    local_attachments callable_attachments(target.callable);
+    const heap_writer* const apart = target.callable_apart();
+    local_attachments callable_attachments(apart == nullptr ? one.arguments->bytes : *apart);
     local_attachments argument_attachments(one.arguments->bytes);
     const std::size_t begin = one.arguments->begin_of(one.offset);
     byte_reader arguments(one.arguments->bytes.data() + begin, one.arguments->end_of(one.offset) - begin,
                           &argument_attachments);
-    call_frame frame{.callable = {target.callable.data(), target.callable.size(), &callable_attachments},
+    call_frame frame{.callable = one.callable(&callable_attachments),
                      .arguments = arguments,
                      .result = result,
                      .kept = kept};

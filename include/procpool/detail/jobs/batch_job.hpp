@@ -25,7 +25,7 @@ namespace procpool::detail {
 /// (or it was cancelled), and then, unless the collector keeps errors, in the error of the lowest failed element: what
 /// a serial loop would have thrown.
 template <class Collector>
-class batch_job final : public future_state<typename Collector::result>, public job, callback_item {
+class batch_job final : public future_state<typename Collector::result>, public parted_job, callback_item {
   using state = future_state<typename Collector::result>;
   using element_type = typename Collector::element;
 
@@ -35,7 +35,7 @@ class batch_job final : public future_state<typename Collector::result>, public 
 
   batch_job(std::shared_ptr<engine> home, task_code run_by, const char* called, std::size_t total,
             progress_function progress)
-      : state(std::move(home)), job(run_by, called, total), collector_(total), progress_(std::move(progress)) {}
+      : state(std::move(home)), parted_job(run_by, called, total), collector_(total), progress_(std::move(progress)) {}
 
   void retain() noexcept override { state::retain(); }
   void release() noexcept override { state::release(); }

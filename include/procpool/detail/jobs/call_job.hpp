@@ -13,12 +13,15 @@
 
 namespace procpool::detail {
 
-/// One call, and the future of its result.
+/// One call, with all that it is made of, and the future of its result.
 template <class R>
 class call_job final : public future_state<R>, public job {
  public:
   call_job(std::shared_ptr<engine> home, task_code run_by, const char* called)
       : future_state<R>(std::move(home)), job(run_by, called, 1) {}
+
+  /// First the callable, then the arguments of the one element; filled before it is submitted.
+  inputs arguments{static_cast<job&>(*this)};
 
   void retain() noexcept override { future_state<R>::retain(); }
   void release() noexcept override { future_state<R>::release(); }

@@ -92,7 +92,7 @@ class lane_port {
     slot.callable = entry.callable.offset;
     slot.callable_size = entry.callable.size;
     slot.arguments = entry.arguments.offset;
-    slot.stride = what.arguments->uniform() ? what.arguments->end_of(0) : 0;
+    slot.stride = what.arguments->uniform() ? what.arguments->end_of(0) - what.arguments->begin_of(0) : 0;
     slot.ends = entry.ends.offset;
     slot.stop_on_failure = what.target->stop_on_failure ? 1 : 0;
     slot.timed = what.target->limits.timeout.count() != 0 ? 1 : 0;
@@ -328,6 +328,13 @@ class lane_port {
     payload callable;
     payload arguments;
     payload ends;
+
+    /// The first bytes of the arguments are the callable.
+    void split_callable(std::size_t size) noexcept {
+      callable = {arguments.offset, size, nullptr};
+      arguments.offset += size;
+      arguments.size -= size;
+    }
   };
 
   std::size_t offset_of(const void* address) const noexcept {
@@ -371,13 +378,15 @@ class lane_port {
 
   bool copy(const chunk& what, posting& entry) noexcept {
     if (posted_.empty()) ring_tail_ = ring_.head();
-    const byte_writer& callable = what.target->callable;
-    const std::size_t begin = what.arguments->begin_of(what.offset);
+    const byte_writer* const callable = what.target->callable_apart();
+    // Else it lies before the arguments, and is copied with them.
+    const std::size_t begin = callable == nullptr ? 0 : what.arguments->begin_of(what.offset);
     const std::size_t end = what.arguments->end_of(what.offset + what.count - 1);
     // Padding depends on the position in the inputs: it is kept modulo payload_alignment.
-    if (copy(callable.data(), callable.size(), 0, entry.callable) &&
+    if ((callable == nullptr || copy(callable->data(), callable->size(), 0, entry.callable)) &&
         copy(what.arguments->bytes.data() + begin, end - begin, begin % payload_alignment, entry.arguments) &&
-        copy_ends(what, begin, entry.ends)) {
+        copy_ends(what, what.arguments->begin_of(what.offset), entry.ends)) {
+      if (callable == nullptr) entry.split_callable(what.arguments->callable_size());
       entry.ring_end = ring_.head();
       return true;
     }
@@ -394,13 +403,15 @@ class lane_port {
 
   /// Sends the arrays that the chunk's bytes name. False if the socket is full for now.
   bool send(const chunk& what, std::uint64_t last) noexcept {
-    const auto& of_callable = what.target->callable.attachments();
-    const auto& of_inputs = what.arguments->bytes.attachments();
+    const byte_writer* const callable = what.target->callable_apart();
+    const auto of_callable =
+        callable == nullptr ? std::span<const std::shared_ptr<array_block>>() : callable->attachments();
+    const auto of_inputs = what.arguments->bytes.attachments();
     if (of_callable.empty() && of_inputs.empty()) return true;
     const std::size_t begin = what.arguments->attachments_begin(what.offset);
     const std::size_t end = what.arguments->attachments_begin(what.offset + what.count);
     if (send_attachments(socket_.get(), last, of_callable, MSG_DONTWAIT) &&
-        send_attachments(socket_.get(), last, std::span(of_inputs).subspan(begin, end - begin), MSG_DONTWAIT)) {
+        send_attachments(socket_.get(), last, of_inputs.subspan(begin, end - begin), MSG_DONTWAIT)) {
       refused_since_.reset();
       return true;
     }
