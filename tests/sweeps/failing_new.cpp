@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: BSL-1.0
-// Every `operator new` of the program, so that any can be made to fail. In a file of its own, where no compiler sees both
-// an allocation and what it calls.
+// Any allocation of the program can be made to fail.
 #include "failing_new.hpp"
 
 #include <pthread.h>
 #include <sys/types.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
-#include <cstddef>
-#include <cstdlib>
-#include <new>
+
+#include "support/replaced_new.hpp"
 
 namespace {
 
@@ -32,15 +29,9 @@ bool fails() noexcept {
   return true;
 }
 
-void* allocate(std::size_t size, std::size_t alignment) noexcept {
-  if (fails()) return nullptr;
-  size = std::max<std::size_t>(size, 1);
-  return alignment <= __STDCPP_DEFAULT_NEW_ALIGNMENT__
-             ? std::malloc(size)
-             : std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-}
-
 }  // namespace
+
+bool support::may_allocate() noexcept { return !fails(); }
 
 void sweeps::count_forks() {
   ::pthread_atfork(nullptr, nullptr, [] {
@@ -48,24 +39,3 @@ void sweeps::count_forks() {
     made.store(0, std::memory_order_relaxed);
   });
 }
-
-void* operator new(std::size_t size) {
-  if (void* const got = allocate(size, 1)) return got;
-  throw std::bad_alloc();
-}
-void* operator new(std::size_t size, std::align_val_t alignment) {
-  if (void* const got = allocate(size, static_cast<std::size_t>(alignment))) return got;
-  throw std::bad_alloc();
-}
-void* operator new[](std::size_t size) { return ::operator new(size); }
-void* operator new[](std::size_t size, std::align_val_t alignment) { return ::operator new(size, alignment); }
-void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return allocate(size, 1); }
-void* operator new[](std::size_t size, const std::nothrow_t&) noexcept { return allocate(size, 1); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
