@@ -39,5 +39,7 @@ for preset in $presets; do
     ctest --preset "$preset" --parallel "$(nproc)" --no-label-summary "$@" >"$log" 2>&1 </dev/null || status=1
     grep -vE '^ *(Start +[0-9]+: |[0-9]+/[0-9]+ Test +#[0-9]+: .* Passed )|^(Test project|Preset|Internal ctest)|^$' "$log"
   fi
+  # What a test that has passed has to say.
+  grep '^Cheaper by more than' "build/$preset/Testing/Temporary/LastTest.log"
   [ $status -eq 0 ] || fail "$preset: tests failed; again by: sh cmake/test.sh $preset -- --rerun-failed"
 done
