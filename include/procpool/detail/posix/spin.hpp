@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <chrono>
+#include <mutex>
 
 namespace procpool::detail {
 
@@ -33,6 +34,19 @@ bool spin_until(Condition condition) {
     if (spent > spinning) return false;
     if (spent > pausing) ::sched_yield();
   }
+}
+
+/// Locks what others hold for a few microseconds at most: to sleep until it is free, and to be woken, costs both sides
+/// more than to look again.
+template <class Mutex>
+std::unique_lock<Mutex> lock_soon(Mutex& mutex) {
+  std::unique_lock lock(mutex, std::try_to_lock);
+  for (int looks = 0; looks != 50 && !lock; ++looks) {
+    cpu_pause();
+    static_cast<void>(lock.try_lock());
+  }
+  if (!lock) lock.lock();
+  return lock;
 }
 
 }  // namespace procpool::detail

@@ -17,12 +17,14 @@ namespace procpool::detail {
 template <worker_port Port>
 class reply_batch {
  public:
+  reply_batch() noexcept {}  // pending_ is not cleared: there is one of these for every look at a lane
+
   /// Lists what the worker has published behind the number `settled`. `under`: what it is to end; whoever is sentenced
   /// later has not published yet.
-  reply_batch(Port& port, std::uint64_t settled, std::uint64_t published, const worker_record::sentence& under)
-      : settled_(settled),
-        count_(static_cast<std::size_t>(std::min<std::uint64_t>(published - settled, most))),
-        under_(under) {
+  void list(Port& port, std::uint64_t settled, std::uint64_t published, const worker_record::sentence& under) {
+    settled_ = settled;
+    count_ = static_cast<std::size_t>(std::min<std::uint64_t>(published - settled, most));
+    under_ = under;
     port.reading(settled_ + count_);
     std::size_t listed = 0;
     port.for_each_posted([&](const chunk& each, std::uint64_t first) {
@@ -71,9 +73,9 @@ class reply_batch {
 
   std::uint64_t number_of(std::size_t i) const noexcept { return settled_ + 1 + i; }
 
-  const std::uint64_t settled_;
-  const std::size_t count_;
-  const worker_record::sentence under_;
+  std::uint64_t settled_ = 0;
+  std::size_t count_ = 0;
+  worker_record::sentence under_{};
   pending_element pending_[most];
   std::size_t read_ = 0;
   std::size_t values_ = 0;

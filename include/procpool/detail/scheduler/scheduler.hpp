@@ -11,7 +11,6 @@
 #include <memory>
 #include <mutex>
 #include <new>
-#include <optional>
 #include <span>
 #include <string>
 #include <system_error>
@@ -24,6 +23,7 @@
 #include <procpool/detail/engine_setup.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/posix/signals.hpp>
+#include <procpool/detail/posix/spin.hpp>
 #include <procpool/detail/scheduler/bell_watch.hpp>
 #include <procpool/detail/scheduler/collecting_role.hpp>
 #include <procpool/detail/scheduler/crew.hpp>
@@ -70,7 +70,7 @@ class scheduler final : public engine {
     const visit here(*this);
     leftovers done;
     {
-      std::unique_lock lock(mutex_);
+      std::unique_lock lock = lock_soon(mutex_);
       require_open();
       for (chunk& each : chunks) {
         while (each.count != 0) {
@@ -334,9 +334,9 @@ class scheduler final : public engine {
 
   bool collect(std::size_t i) noexcept {
     typename Workers::port* port;  // stays while this thread collects
-    std::optional<reply_batch<typename Workers::port>> replies;
+    reply_batch<typename Workers::port> replies;
     {
-      const std::lock_guard lock(mutex_);
+      const auto lock = lock_soon(mutex_);
       if (finished_) return false;
       if (crew_.notice_ready(i)) changed_.notify_all();
       port = &workers_.at(i);
@@ -346,20 +346,20 @@ class scheduler final : public engine {
         crew_.distrust(i);
         return false;
       }
-      replies.emplace(*port, port->settled(), *published, crew_[i].under);
-      if (replies->empty()) return false;
+      replies.list(*port, port->settled(), *published, crew_[i].under);
+      if (replies.empty()) return false;
     }
-    replies->read(*port);
+    replies.read(*port);
     leftovers done;
     {
-      const std::lock_guard lock(mutex_);
-      port->settle(replies->settled(), done.through);
-      table_.completed += replies->values();
-      table_.failed += replies->failures();
-      crew_[i].completed += replies->values();
-      crew_.lift_sentence(i, replies->settled());
-      if (replies->malformed()) crew_.distrust(i);
-      if (replies->stops_job())
+      const auto lock = lock_soon(mutex_);
+      port->settle(replies.settled(), done.through);
+      table_.completed += replies.values();
+      table_.failed += replies.failures();
+      crew_[i].completed += replies.values();
+      crew_.lift_sentence(i, replies.settled());
+      if (replies.malformed()) crew_.distrust(i);
+      if (replies.stops_job())
         table_.withdraw([](const chunk& each) { return each.target->skips(each.first); }, end_cause::skipped, done);
       if (crew_.retire_if_due(i)) table_.recall(i, port->claimed(), done);
       table_.dispatch(done);
@@ -368,9 +368,9 @@ class scheduler final : public engine {
       if (table_.in_flight() == 0) bell_.expect_nothing();
       notify_progress();
     }
-    port->taken(replies->settled());
+    port->taken(replies.settled());
     finish_up(done);
-    return replies->any();
+    return replies.any();
   }
 
   /// Under mutex_: whoever waits for elements to end, or for room in the queue, looks again.
