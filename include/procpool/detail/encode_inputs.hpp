@@ -52,6 +52,9 @@ struct encoded_inputs {
 inline constexpr std::size_t block_bytes = std::size_t{1} << 14;
 inline constexpr std::size_t block_elements = 1024;
 
+/// At most so much memory is asked for before it is known that it is needed.
+inline constexpr std::size_t reserved_bytes = std::size_t{1} << 20;
+
 /// Takes every element of the range and has `encode(byte_writer&, element)` write it. What the range throws comes out;
 /// what `encode` throws too, or, with `keep_refused`, becomes a refusal.
 template <std::ranges::input_range Range, class Encode>
@@ -77,8 +80,11 @@ encoded_inputs encode_inputs(Range&& range, std::size_t chunksize, std::size_t p
     try {
       encode(static_cast<byte_writer&>(block->bytes), std::forward<decltype(element)>(element));
       block->end_element();
-      ++all.chunks.back().count;
       --room;
+      if (++all.chunks.back().count == 1) {  // most elements are about as long as the first
+        const std::size_t size = block->bytes.size() - bytes;
+        block->bytes.reserve(bytes + size + size * std::min(room, reserved_bytes / std::max<std::size_t>(size, 1)));
+      }
     } catch (const abi::__forced_unwind&) {
       throw;
     } catch (...) {

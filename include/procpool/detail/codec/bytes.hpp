@@ -106,6 +106,10 @@ class heap_writer final : public byte_writer {
   }
 
   void clear() { truncate(0, 0); }
+  /// Makes room for `n` bytes in all.
+  void reserve(std::size_t n) {
+    if (n > capacity_) grow(n);
+  }
 
  private:
   void grow(std::size_t needed) override {
