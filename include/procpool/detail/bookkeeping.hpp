@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include <boost/container/small_vector.hpp>
 #include <boost/interprocess/indexes/null_index.hpp>
 #include <boost/interprocess/managed_external_buffer.hpp>
 #include <boost/interprocess/mem_algo/rbtree_best_fit.hpp>
@@ -65,13 +66,13 @@ template <class T>
 class bookkeeping_allocator {
  public:
   using value_type = T;
-  static_assert(alignof(T) <= alignof(std::max_align_t));
 
   bookkeeping_allocator() = default;
   template <class Other>
   bookkeeping_allocator(const bookkeeping_allocator<Other>&) noexcept {}
 
   T* allocate(std::size_t n) noexcept {
+    static_assert(alignof(T) <= alignof(std::max_align_t));
     const std::size_t bytes = n * sizeof(T);
     for (;;) {
       if (void* const memory = ::operator new(bytes, std::nothrow)) return static_cast<T*>(memory);
@@ -92,6 +93,9 @@ class bookkeeping_allocator {
 
 template <class T>
 using bookkeeping_vector = std::vector<T, bookkeeping_allocator<T>>;
+/// The first `few` elements need no memory.
+template <class T, std::size_t few>
+using bookkeeping_small_vector = boost::container::small_vector<T, few, bookkeeping_allocator<T>>;
 template <class T>
 using bookkeeping_deque = std::deque<T, bookkeeping_allocator<T>>;
 

@@ -153,8 +153,8 @@ class lane_port {
   }
 
   /// The worker is gone: all that is posted behind the settled elements, in order.
-  template <class Chunks>
-  void take_all(Chunks& out, Chunks& through) {
+  template <class Chunks, class Through>
+  void take_all(Chunks& out, Through& through) {
     requests_.limit.store(settled_, std::memory_order_relaxed);
     cut(settled_, out);
     settle(settled_, through);  // of a chunk that was cut, what is left is settled
