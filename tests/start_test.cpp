@@ -424,19 +424,26 @@ TEST_CASE("a pool whose workers never live to run anything is broken in the end,
           "[process_pool][crash]") {
   resources_unchanged guard;
   process_pool pool{1};
-  int deaths = 0;
+  std::string said;
   std::size_t next = 0;
-  REQUIRE(eventually([&] {
-    const worker_stats worker = pool.stats().workers.at(0);
-    if (worker.alive && worker.generation == next) {
-      ::kill(worker.pid, SIGKILL);
-      ++deaths;
-      ++next;
-    }
-    return deaths == detail::worker_record::most_stillborn;
-  }));
-  CHECK_THAT(thrown_by<pool_broken>([&] { pool.apply(twice, 4); }).what(),
-             Catch::Contains("before it had run anything"));
+  // Those that live for longer than a moment, as on a busy machine, do not count: there may be more deaths than it takes.
+  REQUIRE(eventually(
+      [&] {
+        const worker_stats worker = pool.stats().workers.at(0);
+        if (worker.alive && worker.generation == next) {
+          ::kill(worker.pid, SIGKILL);
+          ++next;
+        }
+        try {
+          pool.map(twice, std::vector<int>());
+        } catch (const pool_broken& broken) {
+          said = broken.what();
+        }
+        return !said.empty();
+      },
+      std::chrono::seconds(40)));
+  CHECK(next >= detail::worker_record::most_stillborn);
+  CHECK_THAT(said, Catch::Contains("before it had run anything"));
 }
 
 TEST_CASE("a pool whose zygote is killed goes on with its spare, and loses what was running", "[process_pool][crash]") {
