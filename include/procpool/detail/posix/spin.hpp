@@ -17,10 +17,14 @@ inline void cpu_pause() noexcept {
 #endif
 }
 
-/// Looks at `condition` for about as long as a sleep and its wake-up would cost: a short while on the processor, then
-/// giving it away between looks, so that a spinning thread never keeps the one that it waits for from running.
+/// How long to look before a sleep: for about as long as a sleep and its wake-up cost, or, where the last wait was much
+/// longer, and the next is likely to be, for a moment.
+enum class patience { usual, little };
+
+/// Looks at `condition`: a short while on the processor, then giving it away between looks, so that a spinning thread
+/// never keeps the one that it waits for from running. False if it does not hold in time.
 template <class Condition>
-bool spin_until(Condition condition) {
+bool spin_until(Condition condition, patience how = patience::usual) {
   using clock = std::chrono::steady_clock;
   constexpr auto pausing = std::chrono::microseconds(2);
   constexpr auto spinning = std::chrono::microseconds(50);
@@ -31,7 +35,7 @@ bool spin_until(Condition condition) {
       cpu_pause();
     }
     const auto spent = clock::now() - start;
-    if (spent > spinning) return false;
+    if (spent > (how == patience::usual ? spinning : pausing)) return false;
     if (spent > pausing) ::sched_yield();
   }
 }

@@ -69,6 +69,8 @@ class worker_loop {
  private:
   using clock = std::chrono::steady_clock;
 
+  static constexpr auto long_wait = std::chrono::microseconds(200);  ///< even a sleeper is woken sooner
+
   // ---- waiting ---------------------------------------------------------------------------------------------------
 
   static std::uint64_t now_ns() noexcept {
@@ -107,13 +109,17 @@ class worker_loop {
   /// Looks for a while, as a sleep costs some hundred times what a look costs, then sleeps until the parent wakes it.
   template <class Condition>
   void sleep_until(Condition condition, sleeping_for what) {
-    if (spin_until(condition)) return;
-    for (;;) {
+    const auto since = clock::now();
+    if (spin_until(condition, patience_)) {
+      patience_ = patience::usual;
+      return;
+    }
+    do {
       inbox_.receive();  // makes room for more than the socket holds
       say_again(what);
       protocol::sleep_unless(requests_, replies_, what, condition);
-      if (condition()) return;
-    }
+    } while (!condition());
+    patience_ = clock::now() - since < long_wait ? patience::usual : patience::little;
   }
 
   /// These words are all that the parent knows this worker by, and a thread that a task has left behind may have
@@ -267,6 +273,7 @@ class worker_loop {
   std::uint64_t failed_job_ = 0;
   std::uint64_t failed_element_ = 0;
 
+  patience patience_ = patience::usual;
   std::uint64_t published_;
   ring_writer ring_;
   reply_writer result_;
