@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <procpool/submitter.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -53,6 +54,19 @@ TEMPLATE_TEST_CASE("transform_reduce", "[transform_reduce]", PROCPOOL_TRANSPORTS
               return a;
             },
             [](std::unique_ptr<int> p) { return p; }) == 435);
+}
+
+TEMPLATE_TEST_CASE("transform_reduce of batches of every size", "[transform_reduce]", PROCPOOL_TRANSPORTS) {
+  process_pool<TestType> pool{1};
+  std::string letters;
+  for (int size = 1; size != 60; ++size) {
+    letters += static_cast<char>('0' + size);
+    const auto text = [](char letter) { return std::string(1, letter); };
+    CHECK(pool.transform_reduce(letters, ">"s, std::plus<>{}, text) == ">" + letters);
+    auto array = pool.template make_shared_array<char>(letters.size());
+    std::ranges::copy(letters, array.begin());
+    CHECK(pool.transform_reduce(array, ">"s, std::plus<>{}, text) == ">" + letters);
+  }
 }
 
 TEMPLATE_TEST_CASE("transform_reduce of a shared array sends its handle", "[transform_reduce]", PROCPOOL_TRANSPORTS) {
