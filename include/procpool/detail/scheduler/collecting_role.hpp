@@ -17,6 +17,10 @@ class collecting_role {
     mutex_.lock();
     holder_.store(std::this_thread::get_id(), std::memory_order_relaxed);
   }
+  /// Holds nothing where this thread has the role already.
+  std::unique_lock<collecting_role> lock_unless_mine() {
+    return mine() ? std::unique_lock<collecting_role>() : std::unique_lock(*this);
+  }
   bool try_lock() {
     if (mine() || !mutex_.try_lock()) return false;
     holder_.store(std::this_thread::get_id(), std::memory_order_relaxed);

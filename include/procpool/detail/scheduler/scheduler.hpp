@@ -142,8 +142,7 @@ class scheduler final : public engine {
       changed_.wait_for(lock, unkillable_after, [&] { return crew_.none_left(); });
     }
     {
-      std::unique_lock role(role_, std::defer_lock);
-      if (!role_.mine()) role.lock();
+      const auto role = role_.lock_unless_mine();
       const std::lock_guard lock(mutex_);
       for (std::size_t i = 0; !finished_ && i != crew_.size(); ++i) table_.abandon_posted(i, done);
     }
@@ -164,8 +163,7 @@ class scheduler final : public engine {
 
   pool_stats stats() const override {
     // A future is ready a moment before its element is counted; whoever has the role waits for that moment.
-    std::unique_lock<collecting_role> role(role_, std::defer_lock);
-    if (!role_.mine()) role.lock();
+    const auto role = role_.lock_unless_mine();
     const std::lock_guard lock(mutex_);
     pool_stats all;
     all.tasks_submitted = table_.submitted;
@@ -248,8 +246,7 @@ class scheduler final : public engine {
     }
     workers_.stop();
     // A thread that collects may be about to post a callback, which is due before join() returns.
-    std::unique_lock role(role_, std::defer_lock);
-    if (!role_.mine()) role.lock();
+    const auto role = role_.lock_unless_mine();
     const std::lock_guard lock(mutex_);
     crew_.forget_all();
     workers_.release();
