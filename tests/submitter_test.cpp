@@ -57,7 +57,7 @@ struct labelled {
   std::array<char, N> label;
 
   template <class T>
-  std::string operator()(T in) const {
+  std::string operator()(const T& in) const {
     const bool aligned = reinterpret_cast<std::uintptr_t>(&in) % alignof(T) == 0;
     return std::string(label.data(), N) + std::to_string(in.value) + (aligned ? "" : " at an odd address");
   }

@@ -21,7 +21,7 @@ function(seed file text replacement)
 endfunction()
 
 # An allocation for each element that is encoded, posted, run, read; and a copy of what is sent.
-seed(encode_inputs.hpp "++all.chunks.back().count;" "++all.chunks.back().count;\n      WASTE(encoding, 32);")
+seed(encode_inputs.hpp "      --room;" "      WASTE(encoding, 32);\n      --room;")
 seed(shared_memory/lane_port.hpp "    last_ += what.count;" "    WASTE(posting, 32);\n    last_ += what.count;")
 seed(shared_memory/worker_loop.hpp "    result_.restart();" "    WASTE(running, 32);\n    result_.restart();")
 seed(shared_memory/lane_port.hpp "    reply_header header;" "    WASTE(reading, 32);\n    reply_header header;")

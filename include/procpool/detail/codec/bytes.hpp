@@ -106,9 +106,12 @@ class heap_writer final : public byte_writer {
   }
 
   void clear() { truncate(0, 0); }
-  /// Makes room for `n` bytes in all.
-  void reserve(std::size_t n) {
-    if (n > capacity_) grow(n);
+  /// Makes room for `n` bytes in all, if there is memory for them now.
+  void reserve(std::size_t n) noexcept {
+    try {
+      if (n > capacity_) grow(n);
+    } catch (const std::bad_alloc&) {  // it may never be needed
+    }
   }
 
  private:
