@@ -484,11 +484,10 @@ class fresh_pool : public workload {
     round now(shared_);
     now.attempt("pool", [&] {
       process_pool pool(options_for(shared_));
-      std::optional<procpool::future<int>> hanging;
-      int id = 0;
-      if (terminated_) {
-        id = now.task();
-        hanging = now.submit(id, [&] {
+      std::vector<std::pair<int, std::optional<procpool::future<int>>>> hanging;
+      const auto hang = [&] {
+        const int id = now.task();
+        hanging.emplace_back(id, now.submit(id, [&] {
           return pool.apply_async(
               [shared = &shared_](int number) {
                 begin(shared, number);
@@ -496,11 +495,17 @@ class fresh_pool : public workload {
                 return 0;
               },
               id);
-        });
-      }
+        }));
+      };
+      if (terminated_) hang();
       what_(pool, now);
-      if (terminated_) pool.terminate();
-      if (hanging) now.judge(id, [&] { return hanging->get(patience); }, 1);
+      if (terminated_) {
+        for (int i = 0; i != 4; ++i) hang();  // one for the other worker; the rest waits
+        pool.terminate();
+      }
+      for (auto& [id, result] : hanging) {
+        if (result) now.judge(id, [&result = result] { return result->get(patience); }, 1);
+      }
     });
     ::close(ends[1]);
     const std::int64_t since = now_ns();
