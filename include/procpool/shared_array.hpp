@@ -22,7 +22,8 @@ shared_array<T> make_shared_array(std::size_t size);
 /// Shapes   `size()` elements, all zero bytes at first; default-constructed it is empty. Sending it costs the same
 ///          whatever its size.
 /// Memory   comes into being page by page as it is written, and is freed with the last handle in any process, also if
-///          that process died. A handle may outlive pool and worker.
+///          that process died. A handle may outlive pool and worker. The pool's own, of arguments and results, go a moment
+///          after the task has ended.
 /// Threads  reads and writes by several processes are as unordered as those by several threads: use std::atomic_ref.
 template <class T>
 class shared_array {
