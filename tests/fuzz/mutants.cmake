@@ -2,16 +2,14 @@
 # Headers of the library with one check taken out. A fuzzer over such a header must find it within the inputs of one
 # part.
 
+include("${PROJECT_SOURCE_DIR}/cmake/patch_headers.cmake")
+
 # mutant(NAME FUZZER HEADER WHAT INSTEAD): text of the header, and what stands there instead; INSTEAD may be empty.
 function(mutant name fuzzer header what instead)
   set(original "${PROJECT_SOURCE_DIR}/include/procpool/${header}")
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${original}")
   file(READ "${original}" text)
-  string(FIND "${text}" "${what}" place)
-  if(place EQUAL -1)
-    message(FATAL_ERROR "mutant ${name}: ${header} does not have this any more: ${what}")
-  endif()
-  string(REPLACE "${what}" "${instead}" text "${text}")
+  replace_once(text "${what}" "${instead}" "mutant ${name}: ${header}")
   set(directory "${CMAKE_CURRENT_BINARY_DIR}/mutants/${name}/procpool")
   cmake_path(GET header PARENT_PATH folder)
   file(MAKE_DIRECTORY "${directory}/${folder}")

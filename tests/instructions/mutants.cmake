@@ -1,32 +1,15 @@
 # SPDX-License-Identifier: BSL-1.0
-# cmake -DINCLUDE=… -DOUTPUT=… -P mutants.cmake
-# Writes copies of some of the library's headers into which bugs are seeded, each behind a condition SEEDED(name). Text
-# that is to be replaced and is not there exactly once is an error: a bug is never left out unnoticed.
-set(folder procpool/detail/shared_memory)
+# cmake -DINCLUDE=DIR -DOUT=DIR -P mutants.cmake
+# Copies some of the library's headers and seeds bugs into the copies, each behind a condition SEEDED(name).
+include("${CMAKE_CURRENT_LIST_DIR}/../../cmake/patch_headers.cmake")
+file(REMOVE_RECURSE "${OUT}")
 
-function(open header)
-  file(READ "${INCLUDE}/${folder}/${header}" text)
-  string(REPLACE "#pragma once" "#pragma once\n\n#include \"seeded.hpp\"" text "${text}")
-  set(text "${text}" PARENT_SCOPE)
-  set(header "${header}" PARENT_SCOPE)
+# seed(TEXT REPLACEMENT): in ${header}
+function(seed text replacement)
+  patch_header("shared_memory/${header}" "${text}" "${replacement}" "\"seeded.hpp\"")
 endfunction()
 
-function(close)
-  file(WRITE "${OUTPUT}/${folder}/${header}" "${text}")
-endfunction()
-
-# seed(original replacement)
-function(seed original replacement)
-  string(FIND "${text}" "${original}" first)
-  string(FIND "${text}" "${original}" last REVERSE)
-  if(first EQUAL -1 OR NOT first EQUAL last)
-    message(FATAL_ERROR "${header} has changed: not exactly once in it:\n${original}")
-  endif()
-  string(REPLACE "${original}" "${replacement}" text "${text}")
-  set(text "${text}" PARENT_SCOPE)
-endfunction()
-
-open(lane_protocol.hpp)
+set(header lane_protocol.hpp)
 seed([[  replies.claimed.store(number, ]]
      [[  if (!SEEDED(no_claim)) replies.claimed.store(number, ]])
 seed([[  if (requests.limit.load(]]
@@ -50,9 +33,8 @@ seed([[  if (!condition()) sleep_while(requests, seen);]]
 seed([[  return told_to_leave(requests) && !allowed(requests, number);]]
      [[  if (SEEDED(hasty_leave)) return told_to_leave(requests);
   return told_to_leave(requests) && !allowed(requests, number);]])
-close()
 
-open(worker_loop.hpp)
+set(header worker_loop.hpp)
 seed([[      if (!protocol::claim(requests_, replies_, number)) continue;]]
      [[      if (!SEEDED(late_claim) && !protocol::claim(requests_, replies_, number)) continue;]])
 seed([[      kind = call(number - first_);]]
@@ -75,14 +57,12 @@ seed([[    result_.restart();]]
       send_attachments(socket_, number, result_.attachments(), 0);
     }
     result_.restart();]])
-close()
 
-open(reply_writer.hpp)
+set(header reply_writer.hpp)
 seed([[handed_over_.front().number <= taken) {]]
      [[handed_over_.front().number <= taken + (SEEDED(early_free) ? 1 : 0)) {]])
-close()
 
-open(worker_main.hpp)
+set(header worker_main.hpp)
 seed([[  const bool initialized = initialize(]]
      [[  if (SEEDED(early_ready)) replies.state.store(worker_state::ready, std::memory_order_release);
   const bool initialized = initialize(]])
@@ -95,4 +75,3 @@ seed([[  std::memcpy(replies.failure, text, size);]]
     replies.state.store(worker_state::failed, std::memory_order_release);
   }
   std::memcpy(replies.failure, text, size);]])
-close()

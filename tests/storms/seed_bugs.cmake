@@ -1,28 +1,15 @@
 # SPDX-License-Identifier: BSL-1.0
 # cmake -DINCLUDE=DIR -DOUT=DIR -P seed_bugs.cmake
 # Copies the library's headers and puts bugs into the copy, each asleep until the environment variable
-# PROCPOOL_SEEDED_BUG names it. Fails if the place for a bug is not found: then the library has changed there, and the
-# bug has to be put where it would be made now.
+# PROCPOOL_SEEDED_BUG names it.
+include("${CMAKE_CURRENT_LIST_DIR}/../../cmake/patch_headers.cmake")
 file(REMOVE_RECURSE "${OUT}")
 file(COPY "${INCLUDE}/" DESTINATION "${OUT}")
 
 file(COPY "${CMAKE_CURRENT_LIST_DIR}/seeded_bug.hpp" DESTINATION "${OUT}/procpool/detail")
 
-# seed(FILE TEXT REPLACEMENT): in FILE, below include/procpool/detail, TEXT stands once
 function(seed file text replacement)
-  set(path "${OUT}/procpool/detail/${file}")
-  file(READ "${path}" content)
-  string(FIND "${content}" "${text}" first)
-  string(FIND "${content}" "${text}" last REVERSE)
-  if(first EQUAL -1 OR NOT first EQUAL last)
-    message(FATAL_ERROR "${file} does not have this once:\n${text}")
-  endif()
-  string(REPLACE "${text}" "${replacement}" content "${content}")
-  string(FIND "${content}" "seeded_bug.hpp" included)
-  if(included EQUAL -1)
-    string(REPLACE "#pragma once\n" "#pragma once\n#include <procpool/detail/seeded_bug.hpp>\n" content "${content}")
-  endif()
-  file(WRITE "${path}" "${content}")
+  patch_header("${file}" "${text}" "${replacement}" <procpool/detail/seeded_bug.hpp>)
 endfunction()
 
 # A worker that dies: the element it was running is run again; or fails with all that waited behind it; or never ends.
