@@ -69,7 +69,8 @@ class worker_loop {
  private:
   using clock = std::chrono::steady_clock;
 
-  static constexpr auto long_wait = std::chrono::microseconds(200);  ///< even a sleeper is woken sooner
+  /// A worker that waits so long has nothing to do: if work were there, even a sleeper would be woken sooner.
+  static constexpr auto long_wait = std::chrono::microseconds(200);
 
   // ---- waiting ---------------------------------------------------------------------------------------------------
 
