@@ -22,7 +22,7 @@ class fake_engine final : public procpool::detail::engine {
  public:
   struct entry {
     procpool::detail::job_ptr target;
-    procpool::detail::inputs_ptr arguments;
+    procpool::detail::arguments_ptr arguments;
     std::size_t offset = 0;
     std::size_t element = 0;
   };

@@ -55,13 +55,10 @@ struct task_limits {
   unsigned retries = 0;                 ///< more runs after one whose worker died
 };
 
-/// One submission: the code for some elements, and where their outcomes go.
+/// One submission: the code for one element or more, and where their outcomes go.
 class job {
  public:
-  static constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
-
-  job(task_code what, const char* operation_name, std::size_t element_count) noexcept
-      : code_(what), operation_(operation_name), total_(element_count) {}
+  job(task_code what, const char* operation_name) noexcept : code_(what), operation_(operation_name) {}
   job(const job&) = delete;
   job& operator=(const job&) = delete;
 
@@ -72,34 +69,56 @@ class job {
   /// the engine held. Returns true if the element counts as completed (it ended in a value that could be decoded).
   virtual bool settle(std::size_t element, reply& how) noexcept = 0;
 
+  /// "map: task 17 of 200", for the texts of errors.
+  virtual std::string place(std::size_t) const { return operation_; }
+
   task_code code() const noexcept { return code_; }
-  /// Unlike that of any other job of this process.
-  std::uint64_t serial() const noexcept { return serial_; }
   /// The member that was called ("map"), for error texts.
   const char* operation() const noexcept { return operation_; }
+
+  /// Filled before the job is submitted, then constant.
+  [[no_unique_address]] task_limits limits;
+  /// Elements behind a failed one that have not started are not run, but settled as skipped. Of a parted_job only.
+  bool stop_on_failure = false;
+
+ protected:
+  ~job() = default;
+
+ private:
+  const task_code code_;
+  const char* const operation_;
+};
+
+inline void intrusive_ptr_add_ref(job* target) noexcept { target->retain(); }
+inline void intrusive_ptr_release(job* target) noexcept { target->release(); }
+using job_ptr = boost::intrusive_ptr<job>;
+
+/// A job of any number of elements, which travel in any number of chunks.
+class parted_job : public job {
+ public:
+  static constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
+
+  parted_job(task_code what, const char* operation_name, std::size_t element_count) noexcept
+      : job(what, operation_name), total_(element_count) {}
+
+  /// The encoded callable, sent once per chunk. Filled before the job is submitted, then constant.
+  heap_writer callable;
+
+  /// Unlike that of any other such job of this process; not 0.
+  std::uint64_t serial() const noexcept { return serial_; }
   /// How many elements there will be; 0 while unknown.
   std::size_t total() const noexcept { return total_; }
 
-  /// The encoded callable, if it is not beside the arguments (inputs::end_callable()); else null.
-  virtual const heap_writer* callable_apart() const noexcept { return nullptr; }
-
-  /// Filled before the job is submitted, then constant.
-  task_limits limits;
-  /// Elements behind a failed one that have not started are not run, but settled as skipped.
-  bool stop_on_failure = false;
-
   /// The lowest element that has failed; `none` while all is well.
   std::size_t first_failed() const noexcept { return first_failed_.load(std::memory_order_acquire); }
-  bool skips(std::size_t element) const noexcept { return stop_on_failure && element > first_failed(); }
   void failed(std::size_t element) noexcept {
     std::size_t seen = first_failed_.load(std::memory_order_relaxed);
     while (element < seen && !first_failed_.compare_exchange_weak(seen, element, std::memory_order_acq_rel)) {
     }
   }
 
-  /// "map: task 17 of 200", for the texts of errors.
-  std::string place(std::size_t element) const {
-    std::string text = operation_;
+  std::string place(std::size_t element) const final {
+    std::string text = operation();
     if (total_ != 1) {
       text += ": task " + std::to_string(element);
       if (total_ != 0) text += " of " + std::to_string(total_);
@@ -108,7 +127,7 @@ class job {
   }
 
  protected:
-  ~job() = default;
+  ~parted_job() = default;
 
  private:
   static std::uint64_t next_serial() noexcept {
@@ -117,45 +136,64 @@ class job {
   }
 
   const std::uint64_t serial_ = next_serial();
-  const task_code code_;
-  const char* const operation_;
   const std::size_t total_;
   std::atomic<std::size_t> first_failed_{none};
 };
 
-inline void intrusive_ptr_add_ref(job* target) noexcept { target->retain(); }
-inline void intrusive_ptr_release(job* target) noexcept { target->release(); }
-using job_ptr = boost::intrusive_ptr<job>;
-
-/// A job whose elements travel in any number of chunks.
-class parted_job : public job {
+/// The encoded arguments of the one element of a call, behind its encoded callable: a part of the job. Or those of
+/// consecutive elements of a parted_job (`inputs`). In private memory.
+class encoded_arguments {
  public:
-  using job::job;
+  encoded_arguments(const encoded_arguments&) = delete;
+  encoded_arguments& operator=(const encoded_arguments&) = delete;
 
-  /// The encoded callable, sent once per chunk. Filled before the job is submitted, then constant.
-  heap_writer callable;
-  const heap_writer* callable_apart() const noexcept final { return &callable; }
-
- protected:
-  ~parted_job() = default;
-};
-
-/// The encoded arguments of consecutive elements of a job, in private memory.
-struct inputs {
- public:
-  inputs() = default;
-  /// A part of that job, which lives as long as anybody holds either.
-  explicit inputs(job& whole) noexcept : whole_(&whole) {}
+  virtual void retain() noexcept = 0;
+  virtual void release() noexcept = 0;
 
   heap_writer bytes;
 
-  /// What has been written so far is the callable of a job that has no other arguments than these.
-  void end_callable() noexcept { callable_size_ = bytes.size(); }
-  std::size_t callable_size() const noexcept { return callable_size_; }
+  bool of_call() const noexcept { return callable_size_ != apart; }
+  std::size_t callable_size() const noexcept { return of_call() ? callable_size_ : 0; }
+
+  /// Where the bytes of element `i` are.
+  std::size_t begin_of(std::size_t i) const noexcept { return i == 0 ? callable_size() : end_of(i - 1); }
+  std::size_t end_of(std::size_t i) const noexcept { return of_call() ? bytes.size() : end_in_block(i); }
+  /// The attachments of element `i` are those from attachments_begin(i) up to attachments_begin(i + 1).
+  std::size_t attachments_begin(std::size_t i) const noexcept {
+    if (i == 0) return 0;
+    return of_call() ? bytes.attachments().size() : attachments_end_in_block(i - 1);
+  }
+  /// All elements have the same size, and if they are several there are no attachments.
+  bool uniform() const noexcept { return of_call() || uniform_block(); }
+
+ protected:
+  static constexpr std::size_t apart = std::numeric_limits<std::size_t>::max();
+
+  /// `callable_size`: `apart` if *this is a block of inputs.
+  explicit encoded_arguments(std::size_t callable_size) noexcept : callable_size_(callable_size) {}
+  ~encoded_arguments() = default;
+
+  std::size_t callable_size_;
+
+ private:
+  virtual std::size_t end_in_block(std::size_t) const noexcept { return 0; }
+  virtual std::size_t attachments_end_in_block(std::size_t) const noexcept { return 0; }
+  virtual bool uniform_block() const noexcept { return true; }
+};
+
+/// The encoded arguments of consecutive elements of a parted_job. Counted by its chunks.
+class inputs final : public encoded_arguments {
+ public:
+  inputs() noexcept : encoded_arguments(apart) {}
+
+  void retain() noexcept override { references_.fetch_add(1, std::memory_order_relaxed); }
+  void release() noexcept override {
+    if (references_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+  }
 
   /// Call after an element's arguments have been written.
   void end_element() {
-    const std::size_t size = bytes.size() - end_of_last();
+    const std::size_t size = bytes.size() - begin_of(count_);
     if (count_ == 0) stride_ = size;
     if (!ends_ && (size != stride_ || !bytes.attachments().empty())) {
       auto ends = std::make_unique<std::vector<mark>>();
@@ -165,27 +203,7 @@ struct inputs {
     if (ends_) ends_->push_back({bytes.size(), bytes.attachments().size()});
     ++count_;
   }
-
   std::size_t count() const noexcept { return count_; }
-  std::size_t begin_of(std::size_t i) const noexcept { return i == 0 ? callable_size_ : end_of(i - 1); }
-  std::size_t end_of(std::size_t i) const noexcept {
-    return ends_ ? (*ends_)[i].bytes : callable_size_ + (i + 1) * stride_;
-  }
-  /// The attachments of element `i` are those from attachments_begin(i) up to attachments_begin(i + 1).
-  std::size_t attachments_begin(std::size_t i) const noexcept {
-    return !ends_ || i == 0 ? 0 : (*ends_)[i - 1].attachments;
-  }
-  /// All elements have the same size, and there are no attachments.
-  bool uniform() const noexcept { return !ends_; }
-
-  void retain() noexcept {
-    if (whole_ != nullptr) return whole_->retain();
-    references_.fetch_add(1, std::memory_order_relaxed);
-  }
-  void release() noexcept {
-    if (whole_ != nullptr) return whole_->release();
-    if (references_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
-  }
 
  private:
   struct mark {
@@ -193,18 +211,23 @@ struct inputs {
     std::size_t attachments;
   };
 
-  std::size_t end_of_last() const noexcept { return begin_of(count_); }
+  std::size_t end_in_block(std::size_t i) const noexcept override {
+    return ends_ ? (*ends_)[i].bytes : (i + 1) * stride_;
+  }
+  std::size_t attachments_end_in_block(std::size_t i) const noexcept override {
+    return ends_ ? (*ends_)[i].attachments : 0;
+  }
+  bool uniform_block() const noexcept override { return !ends_; }
 
-  std::size_t callable_size_ = 0;
   std::size_t count_ = 0;
   std::size_t stride_ = 0;
-  std::unique_ptr<std::vector<mark>> ends_;  ///< one for each element, unless uniform
-  job* const whole_ = nullptr;
-  std::atomic<std::size_t> references_{0};  ///< unless it is a part of a job
+  std::unique_ptr<std::vector<mark>> ends_;  ///< one for each element, unless all have the same size and no attachments
+  std::atomic<std::size_t> references_{0};
 };
 
-inline void intrusive_ptr_add_ref(inputs* target) noexcept { target->retain(); }
-inline void intrusive_ptr_release(inputs* target) noexcept { target->release(); }
+inline void intrusive_ptr_add_ref(encoded_arguments* target) noexcept { target->retain(); }
+inline void intrusive_ptr_release(encoded_arguments* target) noexcept { target->release(); }
+using arguments_ptr = boost::intrusive_ptr<encoded_arguments>;
 using inputs_ptr = boost::intrusive_ptr<inputs>;
 
 /// Consecutive elements of one job that travel together: `count` elements, the first of which is element `first` of
@@ -213,18 +236,26 @@ struct chunk {
   static constexpr int any_lane = -1;
 
   job_ptr target{};
-  inputs_ptr arguments{};
+  arguments_ptr arguments{};
   std::size_t offset = 0;
   std::size_t first = 0;
   std::size_t count = 0;
   int lane = any_lane;   ///< the one worker that may run it (broadcast)
   unsigned deaths = 0;  ///< workers that have died running it
 
+  /// The job, if it is not a single call.
+  const parted_job* parted() const noexcept {
+    return arguments->of_call() ? nullptr : static_cast<const parted_job*>(target.get());
+  }
+
   /// Where the encoded callable lies.
   byte_reader callable(attachment_source* attachments = nullptr) const noexcept {
-    if (const heap_writer* const apart = target->callable_apart()) return {apart->data(), apart->size(), attachments};
+    if (const parted_job* const whole = parted()) return {whole->callable.data(), whole->callable.size(), attachments};
     return {arguments->bytes.data(), arguments->callable_size(), attachments};
   }
+
+  /// Whether it is not to be run, as an element before it has failed.
+  bool skipped() const noexcept { return target->stop_on_failure && first > parted()->first_failed(); }
 
   /// Cuts the elements from the `keep`-th on off this chunk and returns them.
   chunk split(std::size_t keep) {

@@ -108,9 +108,10 @@ auto submit_call(const engine_ptr& home, const call_options& options, const char
   home->require_owned(operation);
   chunk only{.count = 1};
   if (options.progress) {
-    only.arguments.reset(new inputs);
-    task::encode_arguments(only.arguments->bytes, std::forward<Args>(args)...);
-    only.arguments->end_element();
+    const inputs_ptr arguments(new inputs);
+    task::encode_arguments(arguments->bytes, std::forward<Args>(args)...);
+    arguments->end_element();
+    only.arguments = arguments;
     const batch_ptr<apply_collector<result>> batch(
         new batch_job<apply_collector<result>>(home, task::code, operation, 1, options.progress));
     batch->limits = limits_of(options);
@@ -121,12 +122,11 @@ auto submit_call(const engine_ptr& home, const call_options& options, const char
   }
   const boost::intrusive_ptr<call_job<result>> one(new call_job<result>(home, task::code, operation));
   one->limits = limits_of(options);
-  task::encode_callable(one->arguments.bytes, fn);
-  one->arguments.end_callable();
-  task::encode_arguments(one->arguments.bytes, std::forward<Args>(args)...);
-  one->arguments.end_element();
+  task::encode_callable(one->bytes, fn);
+  one->end_callable();
+  task::encode_arguments(one->bytes, std::forward<Args>(args)...);
   only.target = one.get();
-  only.arguments = &one->arguments;
+  only.arguments = one.get();
   home->submit({&only, 1}, next);
   return make_future<result>(future_state_ptr<result>(one.get()));
 }

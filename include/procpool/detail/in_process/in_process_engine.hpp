@@ -162,7 +162,7 @@ class in_process_engine final : public engine {
 
   /// Runs and settles what is left of `mine`, until there is nothing or terminate() has taken it.
   void run(activity& mine) {
-    inputs_ptr current;          // the arguments that `kept` belongs to
+    arguments_ptr current;       // the arguments that `kept` belongs to
     std::shared_ptr<void> kept;  // declared behind: it may refer to them
     while (std::optional<chunk> one = begin_next(mine)) {
       if (one->arguments != current) {
@@ -172,7 +172,7 @@ class in_process_engine final : public engine {
       heap_writer result;
       reply how{.kind = reply_kind::skipped, .stable = true};
       const auto began = std::chrono::steady_clock::now();
-      if (!one->target->skips(one->first)) run_element(*one, result, kept, how);
+      if (!one->skipped()) run_element(*one, result, kept, how);
       const auto took = std::chrono::steady_clock::now() - began;
       if (!end_running(mine, took)) return;
       local_attachments attachments(result);
@@ -197,8 +197,8 @@ class in_process_engine final : public engine {
 
   PROCPOOL_CATCHES_FORCED_UNWIND void run_element(const chunk& one, heap_writer& result, std::shared_ptr<void>& kept, reply& how) {
     job& target = *one.target;
-    const heap_writer* const apart = target.callable_apart();
-    local_attachments callable_attachments(apart == nullptr ? one.arguments->bytes : *apart);
+    const parted_job* const whole = one.parted();
+    local_attachments callable_attachments(whole == nullptr ? one.arguments->bytes : whole->callable);
     local_attachments argument_attachments(one.arguments->bytes);
     const std::size_t begin = one.arguments->begin_of(one.offset);
     byte_reader arguments(one.arguments->bytes.data() + begin, one.arguments->end_of(one.offset) - begin,

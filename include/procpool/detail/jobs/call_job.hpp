@@ -13,15 +13,16 @@
 
 namespace procpool::detail {
 
-/// One call, with all that it is made of, and the future of its result.
+/// One call, with all that it is made of, and the future of its result. `bytes` are filled before it is submitted: the
+/// callable, then the arguments.
 template <class R>
-class call_job final : public future_state<R>, public job {
+class call_job final : public future_state<R>, public job, public encoded_arguments {
  public:
   call_job(std::shared_ptr<engine> home, task_code run_by, const char* called)
-      : future_state<R>(std::move(home)), job(run_by, called, 1) {}
+      : future_state<R>(std::move(home)), job(run_by, called), encoded_arguments(0) {}
 
-  /// First the callable, then the arguments of the one element; filled before it is submitted.
-  inputs arguments{static_cast<job&>(*this)};
+  /// What has been written so far is the callable.
+  void end_callable() noexcept { callable_size_ = bytes.size(); }
 
   void retain() noexcept override { future_state<R>::retain(); }
   void release() noexcept override { future_state<R>::release(); }
@@ -44,5 +45,7 @@ class call_job final : public future_state<R>, public job {
   friend void intrusive_ptr_add_ref(call_job* target) noexcept { target->retain(); }
   friend void intrusive_ptr_release(call_job* target) noexcept { target->release(); }
 };
+
+static_assert(sizeof(call_job<int>) <= 184, "procpool: there is one for each task that waits");
 
 }  // namespace procpool::detail

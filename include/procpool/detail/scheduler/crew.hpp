@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -75,7 +76,7 @@ class crew {
            budget(i) != 0;
   }
   std::size_t budget(std::size_t i) const noexcept {
-    if (max_tasks_per_child_ == 0) return job::none;
+    if (max_tasks_per_child_ == 0) return std::numeric_limits<std::size_t>::max();
     return max_tasks_per_child_ - static_cast<std::size_t>(workers_.at(i).last() - records_[i].first_number);
   }
   /// Whether it has started an element that is not settled.

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -261,11 +262,12 @@ class scheduler final : public engine {
 
   /// How many elements may be added now; waits until it is at least one.
   std::size_t wait_for_room(std::unique_lock<std::mutex>& lock, leftovers& done) {
-    if (max_queued_ == 0 || callbacks().here() || role_.mine()) return job::none;
+    constexpr std::size_t unlimited = std::numeric_limits<std::size_t>::max();
+    if (max_queued_ == 0 || callbacks().here() || role_.mine()) return unlimited;
     wake(done);
     const auto waiting = [&] { return table_.in_flight() - table_.occupied(); };
     changed_.wait(lock, [&] { return waiting() < max_queued_ || table_.ending(); });
-    return table_.ending() ? job::none : max_queued_ - waiting();
+    return table_.ending() ? unlimited : max_queued_ - waiting();
   }
 
   /// Ends what has not started of the job, and if so wanted what runs. True if there was anything.
@@ -357,7 +359,7 @@ class scheduler final : public engine {
       crew_.lift_sentence(i, replies.settled());
       if (replies.malformed()) crew_.distrust(i);
       if (replies.stops_job())
-        table_.withdraw([](const chunk& each) { return each.target->skips(each.first); }, end_cause::skipped, done);
+        table_.withdraw([](const chunk& each) { return each.skipped(); }, end_cause::skipped, done);
       if (crew_.retire_if_due(i)) table_.recall(i, port->claimed(), done);
       table_.dispatch(done);
       table_.balance(done);
@@ -438,7 +440,7 @@ class scheduler final : public engine {
       table_.abandon_posted(i, done);
       crew_.ended(i, end, for_certain);
       give_up(done);
-      table_.withdraw([](const chunk& each) { return each.target->skips(each.first); }, end_cause::skipped, done);
+      table_.withdraw([](const chunk& each) { return each.skipped(); }, end_cause::skipped, done);
       changed_.notify_all();
     }
     finish_up(done);

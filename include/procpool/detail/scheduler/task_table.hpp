@@ -184,7 +184,7 @@ class task_table {
     }
     blocked_.assign(crew_.size(), false);
     while (!queue_.empty()) {
-      if (queue_.front().target->skips(queue_.front().first)) {
+      if (queue_.front().skipped()) {
         end(std::move(queue_.front()), end_cause::skipped, done);
         queue_.pop_front();
         continue;

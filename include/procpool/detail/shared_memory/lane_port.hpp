@@ -86,7 +86,8 @@ class lane_port {
     }
 
     request_slot& slot = requests_.slots[next_slot_];
-    slot.job = what.target->serial();
+    const parted_job* const whole = what.parted();
+    slot.job = whole == nullptr ? 0 : whole->serial();
     slot.element = what.first;
     slot.code = reinterpret_cast<std::uintptr_t>(what.target->code());
     slot.callable = entry.callable.offset;
@@ -378,15 +379,15 @@ class lane_port {
 
   bool copy(const chunk& what, posting& entry) noexcept {
     if (posted_.empty()) ring_tail_ = ring_.head();
-    const byte_writer* const callable = what.target->callable_apart();
-    // Else it lies before the arguments, and is copied with them.
-    const std::size_t begin = callable == nullptr ? 0 : what.arguments->begin_of(what.offset);
+    const parted_job* const whole = what.parted();
+    // The callable of a call lies before the arguments, and is copied with them.
+    const std::size_t begin = whole == nullptr ? 0 : what.arguments->begin_of(what.offset);
     const std::size_t end = what.arguments->end_of(what.offset + what.count - 1);
     // Padding depends on the position in the inputs: it is kept modulo payload_alignment.
-    if ((callable == nullptr || copy(callable->data(), callable->size(), 0, entry.callable)) &&
+    if ((whole == nullptr || copy(whole->callable.data(), whole->callable.size(), 0, entry.callable)) &&
         copy(what.arguments->bytes.data() + begin, end - begin, begin % payload_alignment, entry.arguments) &&
         copy_ends(what, what.arguments->begin_of(what.offset), entry.ends)) {
-      if (callable == nullptr) entry.split_callable(what.arguments->callable_size());
+      if (whole == nullptr) entry.split_callable(what.arguments->callable_size());
       entry.ring_end = ring_.head();
       return true;
     }
@@ -403,9 +404,9 @@ class lane_port {
 
   /// Sends the arrays that the chunk's bytes name. False if the socket is full for now.
   bool send(const chunk& what, std::uint64_t last) noexcept {
-    const byte_writer* const callable = what.target->callable_apart();
+    const parted_job* const whole = what.parted();
     const auto of_callable =
-        callable == nullptr ? std::span<const std::shared_ptr<array_block>>() : callable->attachments();
+        whole == nullptr ? std::span<const std::shared_ptr<array_block>>() : whole->callable.attachments();
     const auto of_inputs = what.arguments->bytes.attachments();
     if (of_callable.empty() && of_inputs.empty()) return true;
     const std::size_t begin = what.arguments->attachments_begin(what.offset);
