@@ -33,7 +33,7 @@ struct leftovers {
   };
 
   bookkeeping_vector<ended_chunk> ended{};
-  bookkeeping_small_vector<chunk, 4> through{};
+  bookkeeping_vector<chunk> through{};                  ///< of a worker that is gone
   bookkeeping_small_vector<std::size_t, 8> to_wake{};  ///< workers that have something new to look at
   bool wake_collector = false;                ///< it has to look sooner than it meant to
   std::string why_broken{};                   ///< for end_cause::broken

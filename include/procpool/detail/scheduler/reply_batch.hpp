@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <procpool/detail/bookkeeping.hpp>
 #include <procpool/detail/codec/bytes.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/scheduler/leftovers.hpp>
@@ -13,18 +14,19 @@
 
 namespace procpool::detail {
 
-/// Some replies of one worker: first listed under the scheduler's mutex, then read and settled without it.
+/// Some replies of one worker: first listed under the scheduler's mutex, then read without it, then settled under it,
+/// then dropped without it. Used again and again, as its memory is kept.
 template <worker_port Port>
 class reply_batch {
  public:
-  reply_batch() noexcept {}  // pending_ is not cleared: there is one of these for every look at a lane
-
   /// Lists what the worker has published behind the number `settled`. `under`: what it is to end; whoever is sentenced
   /// later has not published yet.
   void list(Port& port, std::uint64_t settled, std::uint64_t published, const worker_record::sentence& under) {
     settled_ = settled;
     count_ = static_cast<std::size_t>(std::min<std::uint64_t>(published - settled, most));
     under_ = under;
+    read_ = values_ = 0;
+    stops_ = false;
     port.reading(settled_ + count_);
     std::size_t listed = 0;
     port.for_each_posted([&](const chunk& each, std::uint64_t first) {
@@ -36,7 +38,7 @@ class reply_batch {
 
   bool empty() const noexcept { return count_ == 0; }
 
-  /// Settles them, as far as the replies can be believed. The jobs stay: their chunks are in the port until that is told
+  /// Settles their elements, as far as the replies can be believed. The jobs stay: their chunks are in the port until that is told
   /// what is settled.
   void read(Port& port) noexcept {
     for (; read_ != count_; ++read_) {
@@ -54,10 +56,18 @@ class reply_batch {
     }
   }
 
+  /// What they occupied is free again; the chunks that are through stay until drop(), as their destructors run code of
+  /// the user.
+  void settle(Port& port) { port.settle(settled(), through_); }
+  /// True if anything was read.
+  bool drop() noexcept {
+    through_.clear();
+    return read_ != 0;
+  }
+
   std::uint64_t settled() const noexcept { return settled_ + read_; }
   std::size_t values() const noexcept { return values_; }
   std::size_t failures() const noexcept { return read_ - values_; }
-  bool any() const noexcept { return read_ != 0; }
   /// A reply could not be what the worker says it is.
   bool malformed() const noexcept { return read_ != count_; }
   /// An element has failed behind which others of its job are not to be run.
@@ -80,6 +90,7 @@ class reply_batch {
   std::size_t read_ = 0;
   std::size_t values_ = 0;
   bool stops_ = false;
+  bookkeeping_vector<chunk> through_{};
 };
 
 }  // namespace procpool::detail

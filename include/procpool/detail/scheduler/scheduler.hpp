@@ -79,13 +79,14 @@ class scheduler final : public engine {
           if (heartbeat_.submitted()) workers_.wake();  // it may have ceased while this waited
           chunk rest;
           if (each.count > room) rest = each.split(room);
+          const bool bound = each.lane != chunk::any_lane;
           bell_.expect(next);
           if (table_.add(std::move(each), done)) table_.dispatch(done);
           each = std::move(rest);
+          if (bound) give_up(done);  // its worker may be
         }
       }
       table_.balance(done);
-      give_up(done);  // what was meant for a worker that is given up
       look_by(table_.take_soonest_expiry(), done);
     }
     finish_up(done);
@@ -317,7 +318,6 @@ class scheduler final : public engine {
       table_.unsettled -= count;
       changed_.notify_all();
     }
-    done.through.clear();
   }
 
   // ---- collecting (under role_) ------------------------------------------------------------------------------------
@@ -333,7 +333,6 @@ class scheduler final : public engine {
 
   bool collect(std::size_t i) noexcept {
     typename Workers::port* port;  // stays while this thread collects
-    reply_batch<typename Workers::port> replies;
     {
       const auto lock = lock_soon(mutex_);
       if (finished_) return false;
@@ -345,20 +344,20 @@ class scheduler final : public engine {
         crew_.distrust(i);
         return false;
       }
-      replies.list(*port, port->settled(), *published, crew_[i].under);
-      if (replies.empty()) return false;
+      replies_.list(*port, port->settled(), *published, crew_[i].under);
+      if (replies_.empty()) return false;
     }
-    replies.read(*port);
+    replies_.read(*port);
     leftovers done;
     {
       const auto lock = lock_soon(mutex_);
-      port->settle(replies.settled(), done.through);
-      table_.completed += replies.values();
-      table_.failed += replies.failures();
-      crew_[i].completed += replies.values();
-      crew_.lift_sentence(i, replies.settled());
-      if (replies.malformed()) crew_.distrust(i);
-      if (replies.stops_job())
+      replies_.settle(*port);
+      table_.completed += replies_.values();
+      table_.failed += replies_.failures();
+      crew_[i].completed += replies_.values();
+      crew_.lift_sentence(i, replies_.settled());
+      if (replies_.malformed()) crew_.distrust(i);
+      if (replies_.stops_job())
         table_.withdraw([](const chunk& each) { return each.skipped(); }, end_cause::skipped, done);
       if (crew_.retire_if_due(i)) table_.recall(i, port->claimed(), done);
       table_.dispatch(done);
@@ -367,9 +366,9 @@ class scheduler final : public engine {
       if (table_.in_flight() == 0) bell_.expect_nothing();
       notify_progress();
     }
-    port->taken(replies.settled());
+    port->taken(replies_.settled());
     finish_up(done);
-    return replies.any();
+    return replies_.drop();
   }
 
   /// Under mutex_: whoever waits for elements to end, or for room in the queue, looks again.
@@ -578,6 +577,7 @@ class scheduler final : public engine {
   Workers workers_;
   crew<Workers> crew_;         ///< who is there
   task_table<Workers> table_;  ///< what is where
+  reply_batch<typename Workers::port> replies_;  ///< under role_
   watchdog<Workers> watchdog_{workers_, crew_, table_};
   heartbeat<Workers> heartbeat_{workers_, crew_};
   mutable collecting_role role_;

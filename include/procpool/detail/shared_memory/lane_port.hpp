@@ -16,7 +16,8 @@
 #include <utility>
 #include <vector>
 
-#include <procpool/detail/bookkeeping.hpp>
+#include <boost/circular_buffer.hpp>
+
 #include <procpool/detail/crash_report.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/posix/descriptor_registry.hpp>
@@ -449,7 +450,7 @@ class lane_port {
   reply_half& replies_;
   std::size_t reply_bytes_;
 
-  bookkeeping_deque<posting> posted_;
+  boost::circular_buffer<posting> posted_{slot_count};  // never grows: noting a chunk must not fail
   std::uint64_t last_ = 0;     ///< the highest number posted; what `limit` says
   std::uint64_t settled_ = 0;  ///< the highest number settled
   std::uint64_t reading_ = 0;  ///< the highest number whose reply is being read; settled_ while none is
