@@ -41,19 +41,23 @@ std::string longer(const std::string& text) { return text + "!"; }
 double sum(const std::vector<double>& all) { return std::accumulate(all.begin(), all.end(), 0.0); }
 std::vector<double> ones(std::size_t n) { return std::vector<double>(n, 1.0); }
 
+using one_thread_pool = procpool::process_pool<support::one_thread>;
+
+void submit_and_get(one_thread_pool& pool) {
+  std::vector<procpool::future<int>> all;
+  all.reserve(2000);
+  for (int i = 0; i != 2000; ++i) all.push_back(pool.apply_async(next, i));
+  for (int i = 0; i != 2000; ++i) check(all[static_cast<std::size_t>(i)].get() == i + 1);
+}
+
 void run() {
-  procpool::process_pool<support::one_thread> pool{2};
+  one_thread_pool pool{2};
 
   measure("apply", 500, [&] {
     for (int i = 0; i != 500; ++i) check(pool.apply(next, i) == i + 1);
   });
   // More than the slots of both lanes: most of them wait in the queue.
-  measure("apply_async, then get", 2000, [&] {
-    std::vector<procpool::future<int>> all;
-    all.reserve(2000);
-    for (int i = 0; i != 2000; ++i) all.push_back(pool.apply_async(next, i));
-    for (int i = 0; i != 2000; ++i) check(all[static_cast<std::size_t>(i)].get() == i + 1);
-  });
+  measure("apply_async, then get", 2000, [&] { submit_and_get(pool); });
   measure("map of int", 10'000, [&] { check(pool.map(next, std::views::iota(0, 10'000)).back() == 10'000); });
   measure("map of int, chunksize 1", 2000,
           [&] { check(pool.map(next, std::views::iota(0, 2000), 1).back() == 2000); });
@@ -73,6 +77,12 @@ void run() {
   });
 }
 
+/// What is not to grow with the number of workers.
+void run_many() {
+  one_thread_pool pool{64};
+  measure("64 workers, apply_async, then get", 2000, [&] { submit_and_get(pool); });
+}
+
 }  // namespace
 
 #ifdef INSTRUCTION_COUNTS_SEEDED
@@ -83,6 +93,7 @@ int main() try {
 #endif
   print_conditions();
   run();
+  run_many();
 } catch (const std::exception& error) {
   std::fprintf(stderr, "instruction_counts: %s\n", error.what());
   return EXIT_FAILURE;

@@ -73,6 +73,7 @@ class scheduler final : public engine {
     {
       std::unique_lock lock = lock_soon(mutex_);
       require_open();
+      bool divisible = false;
       for (chunk& each : chunks) {
         while (each.count != 0) {
           const std::size_t room = wait_for_room(lock, done);
@@ -80,13 +81,14 @@ class scheduler final : public engine {
           chunk rest;
           if (each.count > room) rest = each.split(room);
           const bool bound = each.lane != chunk::any_lane;
+          if (each.count != 1) divisible = true;
           bell_.expect(next);
-          if (table_.add(std::move(each), done)) table_.dispatch(done);
+          table_.add(std::move(each), done);
           each = std::move(rest);
           if (bound) give_up(done);  // its worker may be
         }
       }
-      table_.balance(done);
+      if (divisible) table_.balance(done);
       look_by(table_.take_soonest_expiry(), done);
     }
     finish_up(done);
@@ -360,8 +362,7 @@ class scheduler final : public engine {
       if (replies_.stops_job())
         table_.withdraw([](const chunk& each) { return each.skipped(); }, end_cause::skipped, done);
       if (crew_.retire_if_due(i)) table_.recall(i, port->claimed(), done);
-      table_.dispatch(done);
-      table_.balance(done);
+      table_.refill(i, done);
       look_by(table_.take_soonest_expiry(), done);
       if (table_.in_flight() == 0) bell_.expect_nothing();
       notify_progress();

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -68,19 +69,24 @@ class task_table {
   bool ending() const noexcept { return ending_.has_value(); }
   const std::string& why_broken() const noexcept { return why_broken_; }
 
-  /// True if it may be posted now. Where others wait before it, no lane had room for them, and whoever finds some
-  /// dispatches.
-  bool add(chunk&& what, leftovers& done) {
+  /// Takes on what is submitted, and posts it if it can be posted now. Where others wait before it, no lane had room for
+  /// them, and whoever finds some dispatches.
+  void add(chunk&& what, leftovers& done) {
     submitted += what.count;
     if (ending_) {
       end(std::move(what), *ending_, done);
       done.why_broken = text_of([this] { return why_broken_; });
-      return false;
+      return;
     }
+    const int lane = what.lane;
     auto& home = home_of(what);
-    const bool first = home.empty();
     home.push_back(std::move(what));
-    return first;
+    if (home.size() != 1) return;
+    if (lane == chunk::any_lane) {
+      dispatch_shared(done);
+    } else {
+      dispatch_own(static_cast<std::size_t>(lane), done);
+    }
   }
 
   /// Ends what waits for one worker that will never come.
@@ -175,28 +181,25 @@ class task_table {
   /// The earliest time at which something that was posted since the last call may run out of its time.
   steady_time take_soonest_expiry() noexcept { return std::exchange(soonest_expiry_, no_deadline); }
 
-  /// Posts what waits to the workers that have least to do, as far as their lanes have room.
+  /// Posts what waits to the workers that have least to do, as far as their lanes have room: when elements have ended, or
+  /// workers have come.
   void dispatch(leftovers& done) {
-    for (std::size_t i = 0; i != crew_.size(); ++i) {
-      auto& own = crew_[i].own;
-      while (!own.empty() && crew_.takes(i) && post(i, own, done)) {
-      }
-    }
-    blocked_.assign(crew_.size(), false);
-    while (!queue_.empty()) {
-      if (queue_.front().skipped()) {
-        end(std::move(queue_.front()), end_cause::skipped, done);
-        queue_.pop_front();
-        continue;
-      }
-      const std::size_t i = least_busy();
-      if (i == crew_.size()) return;
-      if (!post(i, queue_, done)) blocked_[i] = true;
-    }
+    for (std::size_t i = 0; i != crew_.size(); ++i) dispatch_own(i, done);
+    level_ = 0;
+    at_level_ = 0;
+    dispatch_shared(done);
+  }
+
+  /// The worker has ended some elements: more is posted, and if it or others have nothing to do, given away.
+  void refill(std::size_t i, leftovers& done) {
+    const bool more = !queue_.empty();
+    dispatch(done);
+    if (more || idle_ || workers_.at(i).empty()) balance(done);
   }
 
   /// While a worker is idle and nothing is queued: takes half of what waits behind the busiest one, and gives it away.
   void balance(leftovers& done) {
+    idle_ = false;
     for (std::size_t idle = 0; idle != crew_.size(); ++idle) {
       if (!queue_.empty()) return;
       if (!crew_.takes(idle) || !workers_.at(idle).empty()) continue;
@@ -208,6 +211,7 @@ class task_table {
         most = waiting;
         busiest = i;
       }
+      idle_ = true;  // stays so if there is nothing for it, or it is not to be had now
       if (most.movable == 0) return;
       recall(busiest, most.keep, done);
       dispatch(done);
@@ -253,6 +257,26 @@ class task_table {
     std::erase_if(queue, [](const chunk& each) { return !each.target; });
   }
 
+  void dispatch_own(std::size_t i, leftovers& done) {
+    auto& own = crew_[i].own;
+    while (!own.empty() && crew_.takes(i) && post(i, own, done)) {
+    }
+  }
+  void dispatch_shared(leftovers& done) {
+    if (queue_.empty()) return;
+    blocked_.assign(crew_.size(), false);
+    while (!queue_.empty()) {
+      if (queue_.front().skipped()) {
+        end(std::move(queue_.front()), end_cause::skipped, done);
+        queue_.pop_front();
+        continue;
+      }
+      const std::size_t i = least_busy();
+      if (i == crew_.size()) return;
+      if (!post(i, queue_, done)) blocked_[i] = true;
+    }
+  }
+
   /// Posts the front of `queue`, or as much of it as the worker may still run. False if nothing could be done now.
   bool post(std::size_t i, bookkeeping_deque<chunk>& queue, leftovers& done) {
     chunk& front = queue.front();
@@ -290,12 +314,26 @@ class task_table {
     return true;
   }
 
-  std::size_t least_busy() const noexcept {
-    std::size_t best = crew_.size();
-    for (std::size_t i = 0; i != crew_.size(); ++i) {
-      if (!crew_.takes(i) || blocked_[i]) continue;
-      if (best == crew_.size() || workers_.at(i).outstanding() < workers_.at(best).outstanding()) best = i;
+  /// Of those that may be given more, one that has least to do; size() if there is none. Between two calls of dispatch()
+  /// what each has to do only grows: so this goes from one to the next of those that had no more than `level_`, and does
+  /// not look at every worker each time.
+  std::size_t least_busy() noexcept {
+    const auto may_take = [this](std::size_t i) { return crew_.takes(i) && !blocked_[i]; };
+    for (; at_level_ != crew_.size(); ++at_level_) {
+      if (workers_.at(at_level_).outstanding() <= level_ && may_take(at_level_)) return at_level_;
     }
+    std::size_t best = crew_.size();
+    std::size_t least = std::numeric_limits<std::size_t>::max();
+    level_ = least;  // what the second has to do: the best is given that much
+    for (std::size_t i = 0; i != crew_.size(); ++i) {
+      const std::size_t outstanding = workers_.at(i).outstanding();
+      if (outstanding >= level_ || !may_take(i)) continue;
+      level_ = std::max(outstanding, least);
+      if (outstanding >= least) continue;
+      least = outstanding;
+      best = i;
+    }
+    at_level_ = best;
     return best;
   }
 
@@ -319,7 +357,10 @@ class task_table {
   Workers& workers_;
   crew<Workers>& crew_;
   bookkeeping_deque<chunk> queue_;
-  bookkeeping_vector<bool> blocked_;  ///< dispatch(): whose lane has no room now
+  bookkeeping_vector<bool> blocked_;  ///< dispatch_shared(): whose lane has no room now
+  std::size_t level_ = 0;             ///< least_busy(): who has no more to do than this is given more,
+  std::size_t at_level_ = 0;          ///< from this one on
+  bool idle_ = false;                 ///< a worker had nothing to do after the last balance()
   steady_time soonest_expiry_ = no_deadline;
   std::optional<end_cause> ending_;
   std::string why_broken_;
