@@ -29,6 +29,10 @@ target_link_libraries(procpool_bench_no_spin PRIVATE procpool::procpool)
 set_source_files_properties(no_spin/main.cpp PROPERTIES OBJECT_DEPENDS "${no_spin_headers}.stamp")
 add_dependencies(procpool_bench procpool_bench_no_spin)
 
+# What scaling.sh measures.
+benchmark_program(procpool_scaling scaling/scaling.cpp)
+target_link_libraries(procpool_scaling PRIVATE procpool::procpool)
+
 # ---- peers ---------------------------------------------------------------------------------------------------------
 benchmark_program(thread_pool_bench peers/thread_pool.cpp)
 benchmark_program(message_queue_bench peers/message_queue.cpp)
@@ -49,5 +53,13 @@ if(Python3_FOUND)
   )
   set_tests_properties("benchmarks: every job and every peer has results"
     PROPERTIES TIMEOUT 300 LABELS benchmarks ENVIRONMENT "BENCH_SCALE=0.002"
+  )
+  add_test(NAME "benchmarks: the model of scaling has its numbers"
+    COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/scaling/model.py" $<TARGET_FILE:procpool_scaling>
+            --rounds 1
+  )
+  set_tests_properties("benchmarks: the model of scaling has its numbers"
+    PROPERTIES TIMEOUT 300 LABELS benchmarks ENVIRONMENT "BENCH_SCALE=0.02"
+               PASS_REGULAR_EXPRESSION "\\n.*256 .* million"
   )
 endif()
