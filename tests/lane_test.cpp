@@ -319,11 +319,10 @@ TEST_CASE("a worker that is slow to take arrays in is not taken for one that nev
   auto [ours, theirs] = make_message_sockets();
   port.reset(0, registered_fd(std::move(ours)));
   counting_job job(twice);
-  const auto array = array_block::create(1);
   const auto post = [&] {
     inputs_ptr arguments(new inputs);
     arguments->bytes.put(std::uint64_t{1});
-    arguments->bytes.attach(array);
+    arguments->bytes.attach(array_block::create(1));
     arguments->end_element();
     chunk what{job_ptr(&job), arguments, 0, 0, 1};
     return port.post(what);

@@ -20,10 +20,11 @@ shared_array<T> make_shared_array(std::size_t size);
 /// A fixed-size array in memory that processes share. The object is a handle: copying it copies no element, and a const
 /// handle gives access to elements that can be written, like std::span.
 /// Shapes   `size()` elements, all zero bytes at first; default-constructed it is empty. Sending it costs the same
-///          whatever its size.
+///          whatever its size, and little more than an int if the worker has been given it before.
 /// Memory   comes into being page by page as it is written, and is freed with the last handle in any process, also if
-///          that process died. A handle may outlive pool and worker. The pool's own, of arguments and results, go a moment
-///          after the task has ended.
+///          that process died. A handle may outlive pool and worker. Workers keep what they are given mapped until the
+///          parent's last handle is gone; one that runs a task lets go when that has ended. The pool's own handles, of
+///          arguments and results, go a moment after the task has ended.
 /// Threads  reads and writes by several processes are as unordered as those by several threads: use std::atomic_ref.
 template <class T>
 class shared_array {

@@ -16,11 +16,24 @@
 #include <unordered_map>
 #include <utility>
 
+#include <procpool/detail/bookkeeping.hpp>
 #include <procpool/detail/posix/system_call.hpp>
 #include <procpool/detail/posix/unique_fd.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
+
+class array_block;
+
+/// Told of the end of blocks that were tied to it.
+class array_keeper {
+ public:
+  /// The last handle is gone: from that thread, which may be any, and in forked processes as well.
+  virtual void let_go(const array_block& block) noexcept = 0;
+
+ protected:
+  ~array_keeper() = default;
+};
 
 /// The memory of one shared array: a memfd of fixed size (`memfd_create(2)`), sealed so that no holder can shrink it
 /// under another's reads, and its mapping here. It has no name: the kernel frees it with the last descriptor and
@@ -29,15 +42,18 @@ class array_block {
   struct key {};
 
  public:
-  array_block(key, unique_fd fd, std::uint64_t identity, std::size_t bytes)
-      : fd_(std::move(fd)), identity_(identity), bytes_(bytes) {
-    void* at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd_.get(), 0);
+  array_block(key, unique_fd&& fd, std::uint64_t identity, std::size_t bytes) : identity_(identity), bytes_(bytes) {
+    void* at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
     if (at == MAP_FAILED) throw_errno("mmap");
     data_ = static_cast<std::byte*>(at);
+    fd_ = std::move(fd);
   }
   array_block(const array_block&) = delete;
   array_block& operator=(const array_block&) = delete;
   ~array_block() {
+    for (const auto& each : keepers_) {
+      if (const auto keeper = each.lock()) keeper->let_go(*this);
+    }
     ::munmap(data_, bytes_);
     forget(identity_);
   }
@@ -55,8 +71,9 @@ class array_block {
   }
 
   /// The block behind a descriptor that came from another process; the one that is mapped already if there is one.
-  /// Throws serialization_error unless the descriptor is one of a sealed memfd.
-  static std::shared_ptr<array_block> adopt(unique_fd fd) {
+  /// Throws serialization_error unless the descriptor is one of a sealed memfd, and std::system_error naming mmap; the
+  /// descriptor is still the caller's then.
+  static std::shared_ptr<array_block> adopt(unique_fd&& fd) {
     struct stat status {};
     const int seals_found = ::fcntl(fd.get(), F_GET_SEALS);
     if (seals_found == -1 || (seals_found & seals) != seals || ::fstat(fd.get(), &status) == -1 ||
@@ -72,6 +89,21 @@ class array_block {
   std::uint64_t identity() const noexcept { return identity_; }
   std::size_t bytes() const noexcept { return bytes_; }
   std::byte* data() const noexcept { return data_; }
+
+  /// Ties a keeper to the block: it is told of the block's end, if it lives until then.
+  void tie(const std::shared_ptr<array_keeper>& keeper) {
+    const std::lock_guard lock(registry::get().mutex);
+    bool known = false;
+    std::erase_if(keepers_, [&](const std::weak_ptr<array_keeper>& each) {
+      const auto other = each.lock();
+      known = known || other == keeper;
+      return !other;
+    });
+    if (!known) keepers_.push_back(keeper);
+  }
+
+  /// Gives up the descriptor of a block that is about to go.
+  unique_fd release() noexcept { return std::move(fd_); }
 
  private:
   static constexpr int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
@@ -92,7 +124,7 @@ class array_block {
     }
   };
 
-  static std::shared_ptr<array_block> enter(unique_fd fd, std::uint64_t identity, std::size_t bytes) {
+  static std::shared_ptr<array_block> enter(unique_fd&& fd, std::uint64_t identity, std::size_t bytes) {
     registry& known = registry::get();
     const std::lock_guard lock(known.mutex);
     std::weak_ptr<array_block>& entry = known.blocks[identity];
@@ -115,6 +147,7 @@ class array_block {
   std::uint64_t identity_;
   std::size_t bytes_;
   std::byte* data_ = nullptr;
+  bookkeeping_vector<std::weak_ptr<array_keeper>> keepers_;  ///< under the registry's mutex
 };
 
 }  // namespace procpool::detail

@@ -21,22 +21,33 @@ namespace procpool::detail {
 
 /// Beside the descriptors of shared arrays on the socket between the parent and a worker.
 struct attachment_message {
-  std::uint64_t number;  ///< of the last element whose payload may hold their handles
+  enum class what : std::uint64_t {
+    pass = 0,        ///< for elements up to `number`
+    keep = 1,        ///< until they are let go
+    taken_back = 2,  ///< no descriptors: what came before this is not for elements above `number`
+  };
+
+  what kind;
+  std::uint64_t number;
 };
 
-/// Sends the arrays, each once, for the elements up to `number`. False, with errno, if not all of them were sent.
+/// Sends descriptors of arrays, each once. False, with errno, if not all of them were sent.
+inline bool send_attachments(int socket, attachment_message message, bookkeeping_vector<int> fds, int flags) {
+  std::sort(fds.begin(), fds.end());
+  fds.erase(std::unique(fds.begin(), fds.end()), fds.end());
+  for (std::size_t sent = 0; sent < fds.size(); sent += most_descriptors) {
+    const auto some = std::span<const int>(fds).subspan(sent, std::min(most_descriptors, fds.size() - sent));
+    if (!send_message(socket, message, some, flags)) return false;
+  }
+  return true;
+}
+/// Sends the arrays for the elements up to `number`.
 inline bool send_attachments(int socket, std::uint64_t number, std::span<const std::shared_ptr<array_block>> blocks,
                              int flags) {
   bookkeeping_vector<int> fds;
   fds.reserve(blocks.size());
   for (const auto& block : blocks) fds.push_back(block->fd());
-  std::sort(fds.begin(), fds.end());
-  fds.erase(std::unique(fds.begin(), fds.end()), fds.end());
-  for (std::size_t sent = 0; sent < fds.size(); sent += most_descriptors) {
-    const auto some = std::span<const int>(fds).subspan(sent, std::min(most_descriptors, fds.size() - sent));
-    if (!send_message(socket, attachment_message{number}, some, flags)) return false;
-  }
-  return true;
+  return send_attachments(socket, {attachment_message::what::pass, number}, std::move(fds), flags);
 }
 
 /// The shared arrays that have come over the socket of a lane, until the elements they belong to are through. They are
@@ -50,12 +61,19 @@ class attachment_inbox final : public attachment_source {
 
   std::shared_ptr<array_block> take(std::uint64_t identity) override {
     receive();
-    for (entry& waiting : entries_) {
-      if (waiting.identity != identity) continue;
-      if (!waiting.block) waiting.block = array_block::adopt(std::move(waiting.fd));
-      return waiting.block;
+    return find(identity);
+  }
+
+  /// The same, of what has been taken in. The last that came counts: identities are used again once a block is gone.
+  std::shared_ptr<array_block> find(std::uint64_t identity) {
+    const auto found = std::find_if(entries_.rbegin(), entries_.rend(),
+                                    [identity](const entry& each) { return each.identity == identity; });
+    if (found == entries_.rend()) return nullptr;
+    if (!found->block) {
+      found->block = array_block::adopt(std::move(found->fd));
+      found->fd.reset();  // not needed if the block was mapped already
     }
-    return nullptr;
+    return found->block;
   }
 
   /// Takes in what has come. False if the other end is closed, or sends without end.
@@ -67,26 +85,66 @@ class attachment_inbox final : public attachment_source {
         struct stat status{};
         if (!fd || ::fstat(fd.get(), &status) != 0) return;
         try {
-          entries_.push_back({0, static_cast<std::uint64_t>(status.st_ino), std::move(fd), nullptr});
+          entries_.push_back({false, 0, 0, static_cast<std::uint64_t>(status.st_ino), std::move(fd), nullptr});
         } catch (...) {  // out of memory: the payload that names it cannot be decoded
         }
       };
       const received got = receive_message(socket_, message, keep);
       if (got == received::nothing) return true;
       if (got == received::closed || entries_.size() > most) return false;
-      for (std::size_t i = before; i != entries_.size(); ++i) entries_[i].number = message.number;
+      for (std::size_t i = before; i != entries_.size(); ++i) {
+        entries_[i].kept = message.kind == attachment_message::what::keep;
+        entries_[i].number = message.number;
+      }
+      if (message.kind == attachment_message::what::taken_back) {
+        for (entry& each : entries_) each.number = std::min(each.number, message.number);
+      }
     }
   }
 
   /// Forgets what belongs to elements up to `number`.
   void discard(std::uint64_t number) noexcept {
     if (entries_.empty()) return;
-    std::erase_if(entries_, [number](const entry& waiting) { return waiting.number <= number; });
+    std::erase_if(entries_, [number](const entry& each) { return !each.kept && each.number <= number; });
   }
+
+  /// Whether `kept(identity, place)` holds for all that is to be kept; `place` is the caller's note.
+  template <class Predicate>
+  bool all_kept(Predicate kept) noexcept {
+    return std::all_of(entries_.begin(), entries_.end(),
+                       [&](entry& each) { return !each.kept || kept(each.identity, each.place); });
+  }
+
+  /// Forgets what was to be kept and is not any more, and what has come again since.
+  template <class Predicate>
+  void let_go_unless(Predicate kept) noexcept {
+    for (std::size_t i = entries_.size(); i-- != 0;) {
+      entry& each = entries_[i];
+      if (!each.kept) continue;
+      const auto behind = entries_.begin() + static_cast<std::ptrdiff_t>(i) + 1;
+      const bool again = std::any_of(behind, entries_.end(), [&](const entry& later) {
+        return later.kept && later.identity == each.identity;
+      });
+      if (again || !kept(each.identity, each.place)) entries_.erase(behind - 1);
+    }
+  }
+
+  /// Unmaps what nobody else in this process holds; find() maps it anew.
+  void unmap() noexcept {
+    for (entry& each : entries_) {
+      if (!each.block || each.block.use_count() != 1) continue;
+      each.fd = each.block->release();
+      each.block.reset();
+    }
+  }
+
+  void clear() noexcept { entries_.clear(); }
 
  private:
   struct entry {
-    std::uint64_t number;
+    bool kept;
+    std::uint64_t number;  ///< unless it is kept, of the last element that it is for
+    std::size_t place;
     std::uint64_t identity;
     unique_fd fd;
     std::shared_ptr<array_block> block;

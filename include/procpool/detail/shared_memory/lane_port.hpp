@@ -29,6 +29,7 @@
 #include <procpool/detail/shared_memory/layout.hpp>
 #include <procpool/detail/shared_memory/region.hpp>
 #include <procpool/detail/shared_memory/ring.hpp>
+#include <procpool/detail/shared_memory/sent_arrays.hpp>
 
 namespace procpool::detail {
 
@@ -47,6 +48,9 @@ class lane_port {
         scratch_(static_cast<std::byte*>(std::aligned_alloc(payload_alignment, ring_payload))) {
     if (!scratch_) throw std::bad_alloc();
   }
+  ~lane_port() { arrays_->close(); }
+  lane_port(const lane_port&) = delete;
+  lane_port& operator=(const lane_port&) = delete;
 
   // ---- posting ---------------------------------------------------------------------------------------------------
 
@@ -55,6 +59,7 @@ class lane_port {
   void reset(std::uint64_t generation, registered_fd socket) {
     socket_ = std::move(socket);
     inbox_.emplace(socket_.get());
+    arrays_->reset(socket_.get());
     refused_since_.reset();
     requests_.generation = generation;
     requests_.before_first = last_;
@@ -151,6 +156,7 @@ class lane_port {
     if (keep >= last_) return true;
     if (!protocol::take_back(requests_, replies_, keep, last_)) return false;
     cut(keep, out);
+    arrays_->taken_back(keep);
     return true;
   }
 
@@ -241,6 +247,7 @@ class lane_port {
       return std::nullopt;
     }
     const auto kind = static_cast<reply_kind>(header.kind);
+    if (kind == reply_kind::unserializable) arrays_->doubt();
     const std::size_t offset = reply_position_ % ring_bytes + sizeof(header);
     if (header.arena != 0) {
       if (header.arena < region_layout::reply_arena || header.arena > reply_bytes_ ||
@@ -309,6 +316,7 @@ class lane_port {
 
   /// The worker is gone and its replies are read.
   void close() noexcept {
+    arrays_->close();
     inbox_.reset();
     socket_.reset();
   }
@@ -403,7 +411,7 @@ class lane_port {
     }
   }
 
-  /// Sends the arrays that the chunk's bytes name. False if the socket is full for now.
+  /// Sends the arrays that the chunk's bytes name and the worker does not keep. False if the socket is full for now.
   bool send(const chunk& what, std::uint64_t last) noexcept {
     const parted_job* const whole = what.parted();
     const auto of_callable =
@@ -412,8 +420,7 @@ class lane_port {
     if (of_callable.empty() && of_inputs.empty()) return true;
     const std::size_t begin = what.arguments->attachments_begin(what.offset);
     const std::size_t end = what.arguments->attachments_begin(what.offset + what.count);
-    if (send_attachments(socket_.get(), last, of_callable, MSG_DONTWAIT) &&
-        send_attachments(socket_.get(), last, of_inputs.subspan(begin, end - begin), MSG_DONTWAIT)) {
+    if (arrays_->send(arrays_, last, settled_, {of_callable, of_inputs.subspan(begin, end - begin)})) {
       refused_since_.reset();
       return true;
     }
@@ -461,6 +468,8 @@ class lane_port {
 
   registered_fd socket_;
   std::optional<attachment_inbox> inbox_;
+  /// Shared with the arrays, which tell it of their end.
+  const std::shared_ptr<sent_arrays> arrays_ = std::make_shared<sent_arrays>(requests_, replies_);
   std::uint64_t reply_position_ = 0;
   static constexpr std::size_t believed_size = std::size_t{1} << 20;  ///< of a reply, without asking the system
   static constexpr auto longest_refusal = std::chrono::seconds(5);    ///< by an idle worker, of what is sent to it

@@ -29,6 +29,7 @@ inline constexpr std::size_t slot_count = 256;          ///< chunks that a lane 
 inline constexpr std::size_t ring_bytes = 256 * 1024;   ///< of each half: small payloads, in order
 inline constexpr std::size_t ring_payload = 32 * 1024;  ///< a larger one lies in the arena of its half
 inline constexpr std::size_t failure_text = 1024;       ///< of the reason why an initializer failed
+inline constexpr std::size_t most_kept_arrays = 16;     ///< shared arrays that a worker keeps from element to element
 
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<std::uint32_t>::is_always_lock_free,
               "procpool: words in memory shared between processes must be lock-free");
@@ -55,6 +56,7 @@ struct request_half {
   std::atomic<std::uint32_t> wake;                       ///< futex word: changes whenever the worker should look again
   std::atomic<std::uint32_t> leave;  ///< not 0: once it has run all up to `limit`, the worker leaves in good order
   std::atomic<std::uint64_t> stop;   ///< the number of the element that is asked to stop
+  std::atomic<std::uint32_t> array_news;  ///< changes when shared arrays have been sent
 
   // What the worker looks at when it publishes.
   alignas(cache_line)
@@ -65,6 +67,8 @@ struct request_half {
   alignas(cache_line) std::uint64_t generation;  ///< of the worker that is to start; 0, 1, …
   std::uint64_t before_first;                    ///< the number below its first one
   std::uint64_t first_slot;                      ///< where its first chunk will be
+
+  alignas(cache_line) std::atomic<std::uint64_t> kept_arrays[most_kept_arrays];  ///< their identities; 0: none
 
   request_slot slots[slot_count];
   alignas(payload_alignment) std::byte ring[ring_bytes];

@@ -26,6 +26,7 @@
 #include <procpool/detail/shared_memory/reply_writer.hpp>
 #include <procpool/detail/shared_memory/ring.hpp>
 #include <procpool/detail/shared_memory/stdio_flush.hpp>
+#include <procpool/detail/shared_memory/worker_arrays.hpp>
 
 namespace procpool::detail {
 
@@ -40,7 +41,7 @@ class worker_loop {
         socket_(socket),
         bell_(bell),
         growth_(std::move(growth)),
-        inbox_(socket),
+        arrays_(socket, requests),
         next_slot_(requests.first_slot),
         published_(requests.before_first),
         result_({reinterpret_cast<std::byte*>(&replies) + region_layout::reply_arena, arena_bytes}, requests),
@@ -51,16 +52,8 @@ class worker_loop {
 
   /// Returns when the parent wants the worker to leave.
   void run() {
-    for (;;) {
-      const std::uint64_t number = published_ + 1;
-      if (!protocol::allowed(requests_, number) && !wait_for(number)) return;
-      if (!protocol::claim(requests_, replies_, number)) continue;
-      if (busy_since_ == 0) busy();
-      if (protocol::begins(requests_, next_slot_, number)) begin_chunk(number);
-      run_element(number);
-      inbox_.discard(number);
-      if (outgrown_) return wait_to_leave();
-    }
+    run_elements();
+    arrays_.clear();
   }
 
   /// After the state has changed: tells the parent to look, whether it sleeps or not.
@@ -71,6 +64,20 @@ class worker_loop {
 
   /// A worker that waits so long has nothing to do: if work were there, even a sleeper would be woken sooner.
   static constexpr auto long_wait = std::chrono::microseconds(200);
+
+  void run_elements() {
+    for (;;) {
+      const std::uint64_t number = published_ + 1;
+      if (!protocol::allowed(requests_, number) && !wait_for(number)) return;
+      if (!protocol::claim(requests_, replies_, number)) continue;
+      if (busy_since_ == 0) busy();
+      hear_of_arrays();
+      if (protocol::begins(requests_, next_slot_, number)) begin_chunk(number);
+      run_element(number);
+      arrays_.discard(number);
+      if (outgrown_) return wait_to_leave();
+    }
+  }
 
   // ---- waiting ---------------------------------------------------------------------------------------------------
 
@@ -116,9 +123,9 @@ class worker_loop {
       return;
     }
     do {
-      inbox_.receive();  // makes room for more than the socket holds
+      hear_of_arrays();
       say_again(what);
-      protocol::sleep_unless(requests_, replies_, what, condition);
+      protocol::sleep_unless(requests_, replies_, what, [&] { return condition() || arrays_.news(); });
     } while (!condition());
     patience_ = clock::now() - since < long_wait ? patience::usual : patience::little;
   }
@@ -131,6 +138,13 @@ class worker_loop {
   }
   void say_state() noexcept {
     replies_.state.store(outgrown_ ? worker_state::outgrown : worker_state::ready, std::memory_order_release);
+  }
+
+  /// Takes in what has been sent, and lets go of what it keeps for the parent's sake alone.
+  void hear_of_arrays() {
+    if (!arrays_.news()) return;
+    kept_.reset();  // may hold an array
+    arrays_.hear();
   }
 
   // ---- running ---------------------------------------------------------------------------------------------------
@@ -148,6 +162,7 @@ class worker_loop {
     stride_ = slot.stride;
     ends_ = slot.ends == 0 ? nullptr : reinterpret_cast<const std::uint64_t*>(half + slot.ends);
     kept_.reset();
+    arrays_.begin_chunk();
     job_ = slot.job;
     stop_on_failure_ = slot.stop_on_failure != 0;
     timed_ = slot.timed != 0;
@@ -175,12 +190,12 @@ class worker_loop {
   byte_reader arguments_of(std::uint64_t i) noexcept {
     const std::size_t begin = ends_ == nullptr ? i * stride_ : i == 0 ? 0 : ends_[i - 1];
     const std::size_t end = ends_ == nullptr ? begin + stride_ : ends_[i];
-    return {arguments_ + begin, end - begin, &inbox_};
+    return {arguments_ + begin, end - begin, &arrays_};
   }
 
   reply_kind call(std::uint64_t i) {
     byte_reader arguments = arguments_of(i);
-    call_frame frame{byte_reader(callable_, callable_size_, &inbox_), arguments, result_, kept_};
+    call_frame frame{byte_reader(callable_, callable_size_, &arrays_), arguments, result_, kept_};
     reply_kind kind;
     try {
       if (!code_known_)
@@ -254,7 +269,7 @@ class worker_loop {
   const doorbell& bell_;
   const growth_meter growth_;
   bool outgrown_ = false;
-  attachment_inbox inbox_;
+  worker_arrays arrays_;
 
   // The chunk that is being run.
   std::size_t next_slot_;
