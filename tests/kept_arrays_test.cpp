@@ -117,11 +117,10 @@ TEST_CASE("a busy worker gives an array back when its task is through, before it
   process_pool pool{1};
   auto array = pool.make_shared_array<int>(100);
   pool.apply(first_of, array);
-  auto task = pool.apply_async(
-      [started = started.in_task(), go = go.in_task()] {
-        started.open();
-        go.pass();
-      });
+  auto task = pool.apply_async([started = started.in_task(), go = go.in_task()] {
+    started.open();
+    go.pass();
+  });
   started.pass();
   array = {};
   auto next = pool.apply_async([] { return arrays_in(::getpid()); });
@@ -193,6 +192,25 @@ TEST_CASE("more arrays than a worker keeps", "[kept_arrays]") {
     CHECK(arrays_in_workers(pool) <= 2 * detail::most_kept_arrays * mapping_and_descriptor);
   }
   arrays.clear();
+  CHECK(eventually([&] { return arrays_in_workers(pool) == 0; }));
+}
+
+TEST_CASE("an idle worker gives back what it was sent for calls that were cancelled", "[kept_arrays]") {
+  resources_unchanged guard;
+  gate started, go;
+  process_pool pool{1};
+  auto task = pool.apply_async([started = started.in_task(), go = go.in_task()] {
+    started.open();
+    go.pass();
+  });
+  started.pass();
+  {
+    std::vector<future<int>> waiting;  // with more than goes into a socket
+    for (int i = 0; i != 600; ++i) waiting.push_back(pool.apply_async(first_of, pool.make_shared_array<int>(1)));
+    for (auto& each : waiting) each.cancel();
+  }
+  go.open();
+  task.get();
   CHECK(eventually([&] { return arrays_in_workers(pool) == 0; }));
 }
 

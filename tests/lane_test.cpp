@@ -15,7 +15,10 @@
 #include <vector>
 
 #include <procpool/detail/shared_memory/lane_port.hpp>
+#include <procpool/detail/shared_memory/worker_arrays.hpp>
 #include <procpool/detail/shared_memory/worker_loop.hpp>
+
+#include "support/processes.hpp"
 
 using namespace procpool::detail;
 
@@ -332,6 +335,33 @@ TEST_CASE("a worker that is slow to take arrays in is not taken for one that nev
   int full = 0;
   for (int i = 0; i != 1000; ++i) full += post() == post_result::full ? 1 : 0;
   CHECK(full == 1000);
+}
+
+TEST_CASE("what was sent for a chunk that is not posted after all is let go", "[lane]") {
+  shared_region region(1);
+  lane_port port(region, 0);
+  auto [ours, theirs] = make_message_sockets();
+  port.reset(0, registered_fd(std::move(ours)));
+  worker_arrays worker(theirs.get(), region.requests(0));
+  counting_job job(twice);
+  inputs_ptr arguments(new inputs);
+  arguments->bytes.put(std::uint64_t{1});
+  for (std::size_t i = 0; i != most_kept_arrays + most_descriptors + 1; ++i)
+    arguments->bytes.attach(array_block::create(1));
+  arguments->end_element();
+  // Room for one message, where two are to be sent.
+  attachment_message message{};
+  while (send_message(port.socket(), message, {}, MSG_DONTWAIT)) {
+  }
+  REQUIRE(receive_message(theirs.get(), message, [](unique_fd) {}) == received::message);
+  const auto descriptors = [] { return support::names_in("/proc/self/fd").size(); };
+  const std::size_t before = descriptors();
+  chunk what{job_ptr(&job), arguments, 0, 0, 1};
+  CHECK(port.post(what) == post_result::full);
+  CHECK(worker.take(arguments->bytes.attachments().back()->identity()) == nullptr);  // takes in what was sent
+  CHECK(descriptors() >= before + 100);
+  worker.hear();
+  CHECK(descriptors() == before);
 }
 
 TEST_CASE("a size that only a header claims costs no memory", "[lane]") {

@@ -20,7 +20,7 @@ using support::names_in;
 namespace {
 
 using detail::array_block;
-using what = detail::attachment_message::what;
+constexpr std::uint64_t keep = detail::attachment_message::keep;
 using block_ptr = std::shared_ptr<array_block>;
 
 /// What the parent sends, and a request half to read it by; no worker.
@@ -31,13 +31,12 @@ class sender {
   bool send(std::uint64_t number, std::uint64_t settled, const std::vector<block_ptr>& blocks) {
     return account->send(account, number, settled, {blocks});
   }
-  bool keeps(std::uint64_t identity) const { 
+  bool keeps(std::uint64_t identity) const {
     return std::ranges::any_of(requests->kept_arrays, [=](const auto& each) { return each == identity; });
   }
   bool keeps(const block_ptr& block) const { return keeps(block->identity()); }
 
   struct message {
-    what kind;
     std::uint64_t number;
     std::size_t descriptors;
     bool operator==(const message&) const = default;
@@ -49,7 +48,7 @@ class sender {
     std::size_t descriptors = 0;
     while (detail::receive_message(theirs.get(), one, [&](detail::unique_fd) { ++descriptors; }) ==
            detail::received::message) {
-      all.push_back({one.kind, one.number, std::exchange(descriptors, 0)});
+      all.push_back({one.number, std::exchange(descriptors, 0)});
     }
     return all;
   }
@@ -79,7 +78,7 @@ TEST_CASE("what a worker keeps is sent once, until it is let go", "[sent_arrays]
   sender to;
   auto all = blocks(2);
   for (std::uint64_t number = 1; number != 1000; ++number) CHECK(to.send(number, number - 1, all));
-  CHECK(to.messages() == std::vector<sender::message>{{what::keep, 1, 2}});
+  CHECK(to.messages() == std::vector<sender::message>{{keep, 2}});
   CHECK(to.keeps(all[0]));
   CHECK(to.send(1000, 999, {all[0], all[1], all[0]}));
   CHECK(to.messages().empty());
@@ -101,16 +100,16 @@ TEST_CASE("another worker, or one that may have missed something, is sent all ag
   to.account->doubt();
   CHECK(to.keeps(all[0]));  // what is posted may name it
   CHECK(to.send(2, 0, {all[0]}));
-  CHECK(to.messages() == std::vector<sender::message>{{what::keep, 2, 1}});
+  CHECK(to.messages() == std::vector<sender::message>{{keep, 1}});
   CHECK(to.send(3, 0, all));
-  CHECK(to.messages() == std::vector<sender::message>{{what::keep, 3, 2}});
+  CHECK(to.messages() == std::vector<sender::message>{{keep, 2}});
 
   auto [ours, theirs] = detail::make_message_sockets();
   to.account->reset(ours.get());
   CHECK_FALSE(to.keeps(all[0]));
   to.theirs = std::move(theirs);
   CHECK(to.send(4, 3, all));
-  CHECK(to.messages() == std::vector<sender::message>{{what::keep, 4, 3}});
+  CHECK(to.messages() == std::vector<sender::message>{{keep, 3}});
 }
 
 TEST_CASE("of too many arrays the one that was not named for longest goes, and none that is posted", "[sent_arrays]") {
@@ -122,13 +121,13 @@ TEST_CASE("of too many arrays the one that was not named for longest goes, and n
   const auto more = blocks(4);
 
   CHECK(to.send(last + 1, 0, {more[0]}));  // nothing is settled: it passes
-  CHECK(to.messages() == std::vector<sender::message>{{what::pass, last + 1, 1}});
+  CHECK(to.messages() == std::vector<sender::message>{{last + 1, 1}});
   CHECK(std::ranges::all_of(all, [&](const block_ptr& each) { return to.keeps(each); }));
   CHECK_FALSE(to.keeps(more[0]));
 
   CHECK(to.send(last + 2, 0, {all[0]}));
   CHECK(to.send(last + 3, 2, {more[1], more[2]}));  // of the two that are settled, the first is posted again
-  CHECK(to.messages() == std::vector<sender::message>{{what::pass, last + 3, 1}, {what::keep, last + 3, 1}});
+  CHECK(to.messages() == std::vector<sender::message>{{last + 3, 1}, {keep, 1}});
   CHECK(to.keeps(all[0]));
   CHECK_FALSE(to.keeps(all[1]));
   CHECK(to.keeps(more[1]));
@@ -139,17 +138,43 @@ TEST_CASE("of too many arrays the one that was not named for longest goes, and n
   CHECK(to.keeps(more[3]));
 }
 
-TEST_CASE("what was sent for elements that were taken back is let go", "[sent_arrays]") {
+TEST_CASE("of what was sent for elements that were taken back a worker that sleeps is told", "[sent_arrays]") {
   sender to;
   const auto all = blocks(detail::most_kept_arrays + 2);
   CHECK(to.send(10, 0, all));
   CHECK(to.messages().size() == 2);
+  to.replies->asleep = detail::sleeping_for::work;
+  auto told = [&, before = to.requests->wake.load()]() mutable {
+    const std::uint32_t now = to.requests->wake.load();
+    return now != std::exchange(before, now);
+  };
   to.account->taken_back(10);
-  CHECK(to.messages().empty());
+  CHECK_FALSE(told());
   to.account->taken_back(4);
-  CHECK(to.messages() == std::vector<sender::message>{{what::taken_back, 4, 0}});
+  CHECK(told());
   to.account->taken_back(4);
+  CHECK_FALSE(told());
   CHECK(to.messages().empty());
+}
+
+TEST_CASE("what was sent for elements that were taken back goes though the socket was full", "[sent_arrays]") {
+  sender to;
+  detail::worker_arrays worker(to.theirs.get(), *to.requests);
+  const auto descriptors = [] { return names_in("/proc/self/fd").size(); };
+  const auto kept = blocks(detail::most_kept_arrays);
+  const auto passes = blocks(1);
+  const std::size_t before = descriptors();
+  CHECK(to.send(1, 0, kept));
+  std::uint64_t number = 1;
+  while (to.send(++number, 0, passes)) {
+  }
+  CHECK(errno == EAGAIN);
+  worker.discard(1);
+  to.account->taken_back(1);
+  CHECK(worker.news());
+  worker.hear();
+  CHECK(descriptors() == before + kept.size());
+  CHECK(worker.take(kept[0]->identity()) == kept[0]);
 }
 
 TEST_CASE("in a worker, what is for elements that were not taken back goes with these", "[sent_arrays]") {
@@ -190,7 +215,7 @@ TEST_CASE("a full socket loses nothing that is kept", "[sent_arrays]") {
   CHECK_FALSE(to.send(number, number - 1, late));
   static_cast<void>(to.messages());
   CHECK(to.send(number, number - 1, late));
-  CHECK(to.messages() == std::vector<sender::message>{{what::keep, number, 1}});
+  CHECK(to.messages() == std::vector<sender::message>{{keep, 1}});
   CHECK(to.keeps(late[0]));
 }
 

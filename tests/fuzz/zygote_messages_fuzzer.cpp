@@ -199,7 +199,7 @@ class parent_side {
     for (int n = 0; !in.empty() && n != 16; ++n) {
       if (in.below(4) == 0) {
         const std::size_t lane = in.below(lanes);
-        const attachment_message said{static_cast<attachment_message::what>(in.odd_number(3)), in.odd_number(3)};
+        const attachment_message said{in.odd_number(3)};
         const int fds[] = {1, 2};
         send_any(worker_ends_[lane].get(), said, any_size<attachment_message>(in), std::span(fds, in.below(3)));
         continue;

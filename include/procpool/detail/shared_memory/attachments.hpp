@@ -21,33 +21,27 @@ namespace procpool::detail {
 
 /// Beside the descriptors of shared arrays on the socket between the parent and a worker.
 struct attachment_message {
-  enum class what : std::uint64_t {
-    pass = 0,        ///< for elements up to `number`
-    keep = 1,        ///< until they are let go
-    taken_back = 2,  ///< no descriptors: what came before this is not for elements above `number`
-  };
+  static constexpr std::uint64_t keep = ~std::uint64_t{0};
 
-  what kind;
-  std::uint64_t number;
+  std::uint64_t number;  ///< of the last element whose payload may hold their handles; `keep`: until they are let go
 };
 
-/// Sends descriptors of arrays, each once. False, with errno, if not all of them were sent.
-inline bool send_attachments(int socket, attachment_message message, bookkeeping_vector<int> fds, int flags) {
+/// Sends descriptors of arrays, each once, for the elements up to `number`. False, with errno, if not all were sent.
+inline bool send_attachments(int socket, std::uint64_t number, bookkeeping_vector<int> fds, int flags) {
   std::sort(fds.begin(), fds.end());
   fds.erase(std::unique(fds.begin(), fds.end()), fds.end());
   for (std::size_t sent = 0; sent < fds.size(); sent += most_descriptors) {
     const auto some = std::span<const int>(fds).subspan(sent, std::min(most_descriptors, fds.size() - sent));
-    if (!send_message(socket, message, some, flags)) return false;
+    if (!send_message(socket, attachment_message{number}, some, flags)) return false;
   }
   return true;
 }
-/// Sends the arrays for the elements up to `number`.
 inline bool send_attachments(int socket, std::uint64_t number, std::span<const std::shared_ptr<array_block>> blocks,
                              int flags) {
   bookkeeping_vector<int> fds;
   fds.reserve(blocks.size());
   for (const auto& block : blocks) fds.push_back(block->fd());
-  return send_attachments(socket, {attachment_message::what::pass, number}, std::move(fds), flags);
+  return send_attachments(socket, number, std::move(fds), flags);
 }
 
 /// The shared arrays that have come over the socket of a lane, until the elements they belong to are through. They are
@@ -85,34 +79,35 @@ class attachment_inbox final : public attachment_source {
         struct stat status{};
         if (!fd || ::fstat(fd.get(), &status) != 0) return;
         try {
-          entries_.push_back({false, 0, 0, static_cast<std::uint64_t>(status.st_ino), std::move(fd), nullptr});
+          entries_.push_back({0, 0, static_cast<std::uint64_t>(status.st_ino), std::move(fd), nullptr});
         } catch (...) {  // out of memory: the payload that names it cannot be decoded
         }
       };
       const received got = receive_message(socket_, message, keep);
       if (got == received::nothing) return true;
       if (got == received::closed || entries_.size() > most) return false;
-      for (std::size_t i = before; i != entries_.size(); ++i) {
-        entries_[i].kept = message.kind == attachment_message::what::keep;
-        entries_[i].number = message.number;
-      }
-      if (message.kind == attachment_message::what::taken_back) {
-        for (entry& each : entries_) each.number = std::min(each.number, message.number);
-      }
+      for (std::size_t i = before; i != entries_.size(); ++i) entries_[i].number = message.number;
+    }
+  }
+
+  /// Elements above `number` were taken back: what has come for them is for those up to it.
+  void take_back(std::uint64_t number) noexcept {
+    for (entry& each : entries_) {
+      if (!each.kept()) each.number = std::min(each.number, number);
     }
   }
 
   /// Forgets what belongs to elements up to `number`.
   void discard(std::uint64_t number) noexcept {
     if (entries_.empty()) return;
-    std::erase_if(entries_, [number](const entry& each) { return !each.kept && each.number <= number; });
+    std::erase_if(entries_, [number](const entry& each) { return each.number <= number; });
   }
 
   /// Whether `kept(identity, place)` holds for all that is to be kept; `place` is the caller's note.
   template <class Predicate>
   bool all_kept(Predicate kept) noexcept {
     return std::all_of(entries_.begin(), entries_.end(),
-                       [&](entry& each) { return !each.kept || kept(each.identity, each.place); });
+                       [&](entry& each) { return !each.kept() || kept(each.identity, each.place); });
   }
 
   /// Forgets what was to be kept and is not any more, and what has come again since.
@@ -120,10 +115,10 @@ class attachment_inbox final : public attachment_source {
   void let_go_unless(Predicate kept) noexcept {
     for (std::size_t i = entries_.size(); i-- != 0;) {
       entry& each = entries_[i];
-      if (!each.kept) continue;
+      if (!each.kept()) continue;
       const auto behind = entries_.begin() + static_cast<std::ptrdiff_t>(i) + 1;
       const bool again = std::any_of(behind, entries_.end(), [&](const entry& later) {
-        return later.kept && later.identity == each.identity;
+        return later.kept() && later.identity == each.identity;
       });
       if (again || !kept(each.identity, each.place)) entries_.erase(behind - 1);
     }
@@ -142,12 +137,13 @@ class attachment_inbox final : public attachment_source {
 
  private:
   struct entry {
-    bool kept;
-    std::uint64_t number;  ///< unless it is kept, of the last element that it is for
+    std::uint64_t number;  ///< that came with it
     std::size_t place;
     std::uint64_t identity;
     unique_fd fd;
     std::shared_ptr<array_block> block;
+
+    bool kept() const noexcept { return number == attachment_message::keep; }
   };
 
   int socket_;

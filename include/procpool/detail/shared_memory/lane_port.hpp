@@ -425,6 +425,7 @@ class lane_port {
       return true;
     }
     if (!refused_since_) refused_since_ = std::chrono::steady_clock::now();
+    arrays_->taken_back(last_);
     wake();  // to take in what has been sent
     return false;
   }

@@ -69,6 +69,7 @@ struct request_half {
   std::uint64_t first_slot;                      ///< where its first chunk will be
 
   alignas(cache_line) std::atomic<std::uint64_t> kept_arrays[most_kept_arrays];  ///< their identities; 0: none
+  std::atomic<std::uint64_t> passing_arrays;  ///< what others were sent for above this number was taken back
 
   request_slot slots[slot_count];
   alignas(payload_alignment) std::byte ring[ring_bytes];

@@ -37,7 +37,7 @@ class sent_arrays final : public array_keeper {
   void reset(int socket) noexcept {
     const std::lock_guard lock(mutex_);
     socket_ = socket;
-    passing_ = 0;
+    pass_up_to(0);
     for (std::size_t i = 0; i != most_kept_arrays; ++i) give_up(i);
   }
 
@@ -76,10 +76,9 @@ class sent_arrays final : public array_keeper {
       }
     }
     if (passing.empty() && to_keep.empty()) return true;
-    if (!passing.empty()) passing_ = number;
-    using what = attachment_message::what;
-    const bool sent = send_attachments(socket_, {what::pass, number}, std::move(passing), MSG_DONTWAIT) &&
-                      send_attachments(socket_, {what::keep, number}, std::move(to_keep), MSG_DONTWAIT);
+    if (!passing.empty()) pass_up_to(number);
+    const bool sent = send_attachments(socket_, number, std::move(passing), MSG_DONTWAIT) &&
+                      send_attachments(socket_, attachment_message::keep, std::move(to_keep), MSG_DONTWAIT);
     if (!sent) {
       for (const std::size_t i : fresh) places_[i].sent = false;
     }
@@ -87,15 +86,13 @@ class sent_arrays final : public array_keeper {
     return sent;
   }
 
-  /// Elements above `number` have been taken back: what was sent for these alone is to be let go. If the socket is full,
-  /// that is when their numbers are through.
+  /// Elements above `number` have been taken back, or were not posted after all: what was sent for these alone is to be let
+  /// go.
   void taken_back(std::uint64_t number) noexcept {
     const std::lock_guard lock(mutex_);
     for (place& each : places_) each.last_use = std::min(each.last_use, number);
     if (passing_ <= number) return;
-    passing_ = number;
-    if (!send_message(socket_, attachment_message{attachment_message::what::taken_back, number}, {}, MSG_DONTWAIT))
-      return;
+    pass_up_to(number);
     tell();
     wake();
   }
@@ -146,9 +143,13 @@ class sent_arrays final : public array_keeper {
     say(i, 0);
   }
 
-  // What these write is seen with what is allowed afterwards, or by a worker that is woken.
+  // What these write is seen with what is sent or allowed afterwards, or by a worker that is woken.
   void say(std::size_t i, std::uint64_t identity) noexcept {
     requests_.kept_arrays[i].store(identity, std::memory_order_relaxed);
+  }
+  void pass_up_to(std::uint64_t number) noexcept {
+    passing_ = number;
+    requests_.passing_arrays.store(number, std::memory_order_relaxed);
   }
   void tell() noexcept { requests_.array_news.fetch_add(1, std::memory_order_relaxed); }
   void wake() noexcept { protocol::wake(requests_, replies_, sleeping_for::work); }

@@ -39,6 +39,7 @@ class worker_arrays final : public attachment_source {
   void hear() noexcept {
     heard_ = requests_.array_news.load(std::memory_order_relaxed);
     inbox_.receive();
+    inbox_.take_back(requests_.passing_arrays.load(std::memory_order_relaxed));  // raised before the last was sent
     inbox_.discard(through_);
     inbox_.let_go_unless(not_let_go{requests_.kept_arrays});
   }
