@@ -212,18 +212,27 @@ void lazy(process_pool& pool, round& now) {
   }
 }
 
+/// Each task is given more arrays than a worker keeps, all of them new, and all are given up in the end: every round comes
+/// to the same places, whatever the worker had from those before.
 void arrays(process_pool& pool, round& now) {
-  std::vector<std::pair<int, std::optional<procpool::future<procpool::shared_array<int>>>>> running;
+  using array = procpool::shared_array<int>;
+  constexpr int given_to_each = 20;
+  std::vector<std::pair<int, std::optional<procpool::future<array>>>> running;
   for (int i = 0; i != 4; ++i) {
     const int id = now.task();
     running.emplace_back(id, now.submit(id, [&] {
-      auto numbers = procpool::make_shared_array<int>(100);
-      std::fill(numbers.begin(), numbers.end(), i);
+      std::vector<array> numbers;
+      for (int k = 0; k != given_to_each; ++k) {
+        numbers.push_back(procpool::make_shared_array<int>(100));
+        std::fill(numbers.back().begin(), numbers.back().end(), i);
+      }
       return pool.apply_async(
-          [shared = &now.shared()](int number, procpool::shared_array<int> given) {
+          [shared = &now.shared()](int number, std::vector<array> given) {
             begin(shared, number);
+            int sum = 0;
+            for (const array& each : given) sum = std::accumulate(each.begin(), each.end(), sum);
             auto sums = procpool::make_shared_array<int>(10);
-            std::fill(sums.begin(), sums.end(), std::accumulate(given.begin(), given.end(), 0));
+            std::fill(sums.begin(), sums.end(), sum);
             return sums;
           },
           id, numbers);
@@ -234,7 +243,8 @@ void arrays(process_pool& pool, round& now) {
     if (!result) continue;
     now.judge(id, [&] {
       const auto sums = result->get(patience);
-      return sums.size() == 10 && std::all_of(sums.begin(), sums.end(), [&](int sum) { return sum == 100 * i; });
+      return sums.size() == 10 &&
+             std::all_of(sums.begin(), sums.end(), [&](int sum) { return sum == given_to_each * 100 * i; });
     });
   }
 }
