@@ -2,8 +2,12 @@
 # Copies of the library's headers with some text changed, for test tools that have to find a bug in them.
 
 # replace_once(VARIABLE TEXT REPLACEMENT WHERE): TEXT, which stands once in the string VARIABLE, becomes REPLACEMENT.
-# Fails, naming WHERE, if it does not: then the code has changed there, and so must what replaces it.
+# Fails, naming WHERE, if it does not: then the code has changed there, and so must what replaces it. No VARIABLE of the
+# caller's may be called as one is here.
 function(replace_once variable text replacement where)
+  if(variable MATCHES "^(variable|text|replacement|where|first|last|result)$")
+    message(FATAL_ERROR "replace_once sees its own ${variable}, and not the caller's")
+  endif()
   string(FIND "${${variable}}" "${text}" first)
   string(FIND "${${variable}}" "${text}" last REVERSE)
   if(first EQUAL -1 OR NOT first EQUAL last)
