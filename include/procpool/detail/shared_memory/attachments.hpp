@@ -79,7 +79,7 @@ class attachment_inbox final : public attachment_source {
         struct stat status{};
         if (!fd || ::fstat(fd.get(), &status) != 0) return;
         try {
-          entries_.push_back({0, 0, static_cast<std::uint64_t>(status.st_ino), std::move(fd), nullptr});
+          entries_.push_back({0, static_cast<std::uint64_t>(status.st_ino), std::move(fd), nullptr});
         } catch (...) {  // out of memory: the payload that names it cannot be decoded
         }
       };
@@ -103,13 +103,6 @@ class attachment_inbox final : public attachment_source {
     std::erase_if(entries_, [number](const entry& each) { return each.number <= number; });
   }
 
-  /// Whether `kept(identity, place)` holds for all that is to be kept; `place` is the caller's note.
-  template <class Predicate>
-  bool all_kept(Predicate kept) noexcept {
-    return std::all_of(entries_.begin(), entries_.end(),
-                       [&](entry& each) { return !each.kept() || kept(each.identity, each.place); });
-  }
-
   /// Forgets what was to be kept and is not any more, and what has come again since.
   template <class Predicate>
   void let_go_unless(Predicate kept) noexcept {
@@ -120,7 +113,7 @@ class attachment_inbox final : public attachment_source {
       const bool again = std::any_of(behind, entries_.end(), [&](const entry& later) {
         return later.kept() && later.identity == each.identity;
       });
-      if (again || !kept(each.identity, each.place)) entries_.erase(behind - 1);
+      if (again || !kept(each.identity)) entries_.erase(behind - 1);
     }
   }
 
@@ -138,7 +131,6 @@ class attachment_inbox final : public attachment_source {
  private:
   struct entry {
     std::uint64_t number;  ///< that came with it
-    std::size_t place;
     std::uint64_t identity;
     unique_fd fd;
     std::shared_ptr<array_block> block;

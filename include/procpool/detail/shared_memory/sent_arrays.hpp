@@ -109,6 +109,7 @@ class sent_arrays final : public array_keeper {
     const std::size_t i = find(block);
     if (i == most_kept_arrays) return;
     give_up(i);
+    tell();
     wake();
   }
 
@@ -143,7 +144,8 @@ class sent_arrays final : public array_keeper {
     say(i, 0);
   }
 
-  // What these write is seen with what is sent or allowed afterwards, or by a worker that is woken.
+  // What these write is seen by whoever hears of it from tell(), which is seen with what is allowed afterwards, or by a
+  // worker that is woken.
   void say(std::size_t i, std::uint64_t identity) noexcept {
     requests_.kept_arrays[i].store(identity, std::memory_order_relaxed);
   }
@@ -151,7 +153,7 @@ class sent_arrays final : public array_keeper {
     passing_ = number;
     requests_.passing_arrays.store(number, std::memory_order_relaxed);
   }
-  void tell() noexcept { requests_.array_news.fetch_add(1, std::memory_order_relaxed); }
+  void tell() noexcept { requests_.array_news.fetch_add(1, std::memory_order_release); }
   void wake() noexcept { protocol::wake(requests_, replies_, sleeping_for::work); }
 
   const pid_t process_ = current_process();

@@ -3,9 +3,10 @@
 
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <atomic>
-#include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 
 #include <procpool/detail/codec/bytes.hpp>
@@ -29,19 +30,20 @@ class worker_arrays final : public attachment_source {
     return block ? block : inbox_.take(identity);  // it may not have been received for want of memory
   }
 
-  /// Whether something has come, or is to be let go. Sees what the parent did before it allowed the element that has been
+  /// Whether something has come, or is to be let go. Sees what the parent told before it allowed the element that has been
   /// claimed, and, in protocol::sleep_unless(), before it woke this worker.
-  bool news() noexcept {
-    return requests_.array_news.load(std::memory_order_relaxed) != heard_ ||
-           !inbox_.all_kept(not_let_go{requests_.kept_arrays});
-  }
+  bool news() const noexcept { return requests_.array_news.load(std::memory_order_relaxed) != heard_; }
 
   void hear() noexcept {
-    heard_ = requests_.array_news.load(std::memory_order_relaxed);
+    heard_ = requests_.array_news.load(std::memory_order_acquire);  // before what it tells of is looked at
     inbox_.receive();
     inbox_.take_back(requests_.passing_arrays.load(std::memory_order_relaxed));  // raised before the last was sent
     inbox_.discard(through_);
-    inbox_.let_go_unless(not_let_go{requests_.kept_arrays});
+    // What has come to be kept was in the table before it was sent.
+    inbox_.let_go_unless([this](std::uint64_t identity) {
+      return std::any_of(std::begin(requests_.kept_arrays), std::end(requests_.kept_arrays),
+                         [identity](const auto& kept) { return kept.load(std::memory_order_relaxed) == identity; });
+    });
   }
 
   /// A chunk begins. Where the address space is limited, all of it is its.
@@ -56,22 +58,6 @@ class worker_arrays final : public attachment_source {
   void clear() noexcept { inbox_.clear(); }
 
  private:
-  /// Whether the parent has not let it go; `place` is where it was found last. What has come to be kept was in the table
-  /// before it was sent.
-  struct not_let_go {
-    bool operator()(std::uint64_t identity, std::size_t& place) const noexcept {
-      const auto here = [&](std::size_t i) { return table[i].load(std::memory_order_relaxed) == identity; };
-      if (here(place)) return true;
-      std::size_t i = 0;
-      while (i != most_kept_arrays && !here(i)) ++i;
-      if (i == most_kept_arrays) return false;
-      place = i;
-      return true;
-    }
-
-    const std::atomic<std::uint64_t> (&table)[most_kept_arrays];
-  };
-
   const request_half& requests_;
   attachment_inbox inbox_;
   std::uint32_t heard_ = 0;
