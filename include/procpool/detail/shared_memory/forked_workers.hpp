@@ -46,7 +46,7 @@ class forked_workers {
         spare_zygote_(std::make_unique<zygote_link>(worker_plan{setup_, region_, bell_}, "/spare")),
         epoll_(unique_fd(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1"))),
         lane_of_(size()) {
-    region_.keep_from_children();
+    region_.settle_in();
     for (std::size_t lane = 0; lane != region_.layout().lanes; ++lane) {
       ports_.push_back(std::make_unique<lane_port>(region_, lane));
       if (lane < size()) {

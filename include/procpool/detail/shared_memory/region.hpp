@@ -27,12 +27,6 @@ class shared_region {
  public:
   explicit shared_region(std::size_t lanes) : layout_{lanes, 0}, mapping_(reserve(layout_)) {
     ::madvise(base(), layout_.bytes(), MADV_DONTDUMP);
-    for (std::size_t lane = 0; lane != lanes; ++lane) {
-      // A run past the end of a half must end in a signal, not in the neighbour.
-      guard(layout_.request_at(lane) - lane_page);
-      guard(layout_.reply_at(lane) - lane_page);
-    }
-    guard(layout_.bytes() - lane_page);
   }
 
   const region_layout& layout() const noexcept { return layout_; }
@@ -46,18 +40,25 @@ class shared_region {
   /// Unmaps it all.
   void release() noexcept { mapping_ = boost::interprocess::mapped_region(); }
 
-  /// In the parent, once the zygote has been forked: processes that the application forks get no copy.
-  void keep_from_children() noexcept { ::madvise(base(), layout_.bytes(), MADV_DONTFORK); }
+  /// In the parent, once the zygotes have been forked: processes that the application forks get no copy, and a run past
+  /// the end of a half ends in a signal, not in the neighbour. In one piece until then, the region costs a fork little.
+  void settle_in() noexcept {
+    ::madvise(base(), layout_.bytes(), MADV_DONTFORK);
+    for (std::size_t lane = 0; lane != layout_.lanes; ++lane) {
+      guard(layout_.request_at(lane) - lane_page);
+      guard(layout_.reply_at(lane) - lane_page);
+    }
+    guard(layout_.bytes() - lane_page);
+  }
 
   /// In a worker: its own lane only, the request half read-only, and none of it in processes that a task forks.
   bool enter(std::size_t lane) noexcept {
-    std::byte* const begin = base() + layout_.request_at(lane) - lane_page;
-    std::byte* const end = begin + layout_.lane_bytes() + lane_page;
-    std::byte* const all_end = base() + layout_.bytes();
-    return bar(base(), begin) && bar(end, all_end) &&
-           ::mprotect(&requests(lane), layout_.request_bytes(), PROT_READ) == 0 &&
-           ::madvise(&requests(lane), layout_.request_bytes(), MADV_DONTFORK) == 0 &&
-           ::madvise(&replies(lane), layout_.reply_bytes(), MADV_DONTFORK) == 0;
+    std::byte* const requests = base() + layout_.request_at(lane);
+    std::byte* const replies = base() + layout_.reply_at(lane);
+    return ::madvise(base(), layout_.bytes(), MADV_DONTFORK) == 0 && bar(base(), requests) &&
+           bar(requests + layout_.request_bytes(), replies) &&
+           bar(replies + layout_.reply_bytes(), base() + layout_.bytes()) &&
+           ::mprotect(requests, layout_.request_bytes(), PROT_READ) == 0;
   }
 
   /// Makes a lane ready for a worker; only while it has none. What its reply half held is given back to the system and
