@@ -370,6 +370,13 @@ TEST_CASE("workers are the first to go when memory runs out", "[process_pool]") 
     process_pool pool{1};
     const int worker = pool.apply(score);
     CHECK((worker > own || own == 1000));
+    // What forks them is as little to go first as the application.
+    const pid_t zygote = pool.apply([] { return ::getppid(); });
+    const std::string its_score = "/proc/" + std::to_string(zygote) + "/oom_score_adj";
+    CHECK(eventually([&] { return std::stoi(first_line_of(its_score)) == own; }));
+    ::kill(pool.apply([] { return ::getpid(); }), SIGKILL);
+    CHECK(eventually([&] { return pool.stats().workers_crashed == 1; }));
+    CHECK(pool.apply(score) == worker);
   }
   CHECK(score() == own);
   // Never less than the application has been given.

@@ -22,7 +22,9 @@ class growth_meter {
   }
 
   /// What it has grown to so far does not count.
-  void start() noexcept { before_ = own_bytes(); }
+  void start() noexcept {
+    if (limit_ != 0) before_ = own_bytes();
+  }
 
   bool past_limit() const noexcept {
     if (limit_ == 0) return false;

@@ -92,6 +92,10 @@ inline void report_crash(int signal, siginfo_t* info, void* context) noexcept {
 
 inline _Unwind_Reason_Code no_frame(_Unwind_Context*, void*) noexcept { return _URC_END_OF_STACK; }
 
+/// Whatever the unwinder does only once, it does now. Before install_crash_handler(), in this process or one that it is
+/// forked from.
+inline void prepare_crash_handler() noexcept { _Unwind_Backtrace(no_frame, nullptr); }
+
 /// Has the fatal signals report to `record` before they end this worker. On a stack of its own in the thread that calls
 /// this, which runs the tasks, so that running out of stack is reported too.
 inline void install_crash_handler(crash_record& record) noexcept {
@@ -102,7 +106,6 @@ inline void install_crash_handler(crash_record& record) noexcept {
   alternate.ss_sp = stack;
   alternate.ss_size = stack_bytes;
   if (::sigaltstack(&alternate, nullptr) != 0) return;
-  _Unwind_Backtrace(no_frame, nullptr);  // whatever it does only once, it does now
   process_crash_site.record = &record;
   process_crash_site.process = ::getpid();
   process_crash_site.taken.clear();

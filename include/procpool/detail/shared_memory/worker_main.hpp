@@ -52,16 +52,10 @@ inline void leave_at_exit(int status, void*) {
 }
 inline void leave_at_quick_exit() { leave_at_exit(EXIT_SUCCESS, nullptr); }
 
-/// Dispositions and mask as a new program finds them, but for SIGPIPE, which stays as the application has it.
-inline void reset_signals() noexcept {
+inline void reset_signal(int signal) noexcept {
   struct sigaction standard{};
   standard.sa_handler = SIG_DFL;
-  for (int signal = 1; signal <= SIGRTMAX; ++signal) {
-    if (signal != SIGPIPE) ::sigaction(signal, &standard, nullptr);  // refused for SIGKILL and SIGSTOP
-  }
-  sigset_t none;
-  ::sigemptyset(&none);
-  ::pthread_sigmask(SIG_SETMASK, &none, nullptr);
+  ::sigaction(signal, &standard, nullptr);  // refused for SIGKILL and SIGSTOP
 }
 
 inline void read_from_null() noexcept {
@@ -69,6 +63,24 @@ inline void read_from_null() noexcept {
   if (null < 0) return;
   ::dup2(null, STDIN_FILENO);
   if (null != STDIN_FILENO) ::close(null);
+}
+
+/// In the zygote, while all signals are blocked: what its workers inherit from it. Dispositions are as a new program finds
+/// them, but for SIGPIPE, which stays as the application has it.
+inline void prepare_for_workers() noexcept {
+  for (int signal = 1; signal <= SIGRTMAX; ++signal) {
+    if (signal != SIGPIPE) reset_signal(signal);
+  }
+  read_from_null();
+  prepare_crash_handler();
+}
+
+/// The zygote's own disposition is its own, and so is its mask.
+inline void reset_signals() noexcept {
+  reset_signal(SIGCHLD);
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::pthread_sigmask(SIG_SETMASK, &none, nullptr);
 }
 
 /// "NAME/3", NAME cut so that the kernel's 15 characters hold the index (prctl(2), PR_SET_NAME).
@@ -79,17 +91,6 @@ inline void name_process(const std::string& name, const std::string& suffix) noe
   std::snprintf(text, sizeof(text), "%.*s%s", static_cast<int>(std::min(room, name.size())), name.c_str(),
                 suffix.c_str());
   ::prctl(PR_SET_NAME, text);
-}
-
-/// When memory runs out, the kernel should end a worker before it ends the application (proc(5), oom_score_adj).
-inline void volunteer_for_oom_killer() noexcept {
-  constexpr int more = 500;
-  constexpr int most = 1000;
-  const unique_fd file(::open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC));
-  char text[16] = {};
-  if (!file || ::read(file.get(), text, sizeof(text) - 1) <= 0) return;
-  const int size = std::snprintf(text, sizeof(text), "%d", std::min(most, std::atoi(text) + more));
-  [[maybe_unused]] const auto written = ::pwrite(file.get(), text, static_cast<std::size_t>(size), 0);
 }
 
 inline void report_failure(reply_half& replies, const char* text) noexcept {
@@ -146,9 +147,7 @@ inline void serve(const worker_plan& plan, const request_half& requests, reply_h
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != zygote) ::_exit(EXIT_FAILURE);  // it died before it could be watched
   ::setpgid(0, 0);
-  read_from_null();
   name_process(plan.setup.name, "/" + std::to_string(index));
-  volunteer_for_oom_killer();
   if (!plan.region.enter(lane)) ::_exit(EXIT_FAILURE);
   const request_half& requests = plan.region.requests(lane);
   reply_half& replies = plan.region.replies(lane);

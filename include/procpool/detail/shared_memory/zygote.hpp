@@ -19,6 +19,7 @@
 
 #include <procpool/detail/bookkeeping.hpp>
 #include <procpool/detail/posix/message_socket.hpp>
+#include <procpool/detail/posix/oom_score.hpp>
 #include <procpool/detail/posix/system_call.hpp>
 #include <procpool/detail/shared_memory/worker_main.hpp>
 
@@ -68,6 +69,7 @@ class zygote_process {
 
   [[noreturn]] void run() noexcept {
     pid_ = ::getpid();
+    prepare_for_workers();
     struct sigaction ignore{};
     ignore.sa_handler = [](int) {};  // with SIG_IGN the kernel would throw exit statuses away
     ::sigaction(SIGCHLD, &ignore, nullptr);
@@ -133,6 +135,7 @@ class zygote_process {
       unique_fd socket;
       switch (receive_message(control_, request, [&](unique_fd fd) { socket = std::move(fd); })) {
         case received::nothing:
+          score_.restore();
           return true;
         case received::closed:
           return false;
@@ -152,10 +155,14 @@ class zygote_process {
   void spawn(const zygote_request& request, int socket) noexcept {
     // A descriptor that finds no room here is dropped without an error (unix(7), MSG_CTRUNC).
     if (socket < 0) errno = EMFILE;
+    // When memory runs out, the kernel should end a worker before it ends the application. The workers inherit it from this
+    // process, which is as close to its end itself until all that are to be started now have been.
+    if (socket >= 0) score_.raise(500);
     const pid_t pid = socket < 0 ? -1 : ::fork();
     if (pid == 0) {
       ::close(control_);
       if (parent_ >= 0) ::close(parent_);
+      score_.forget();
       worker_main(plan_, request.index, request.lane, socket, pid_);
     }
     zygote_event event{};
@@ -209,6 +216,7 @@ class zygote_process {
   int parent_;
   pid_t pid_ = 0;
   std::vector<worker> workers_;
+  oom_score score_;
   bookkeeping_deque<zygote_event> news_;  ///< for the parent, which its socket has no room for yet
 };
 // ---- end of zygote side ---------------------------------------------------------------------------------------------
