@@ -83,10 +83,10 @@ TEST_CASE("the count of the control group that a process is in is read", "[oom]"
   write("v2", "0::/a/b\n");
   write("v1", "9:cpu,cpuacct:/x\n4:memory:/c\n0::/\n");
   write("elsewhere", "4:memory:/gone\n0::/gone\n");
-  CHECK(detail::oom_kills(root + "/v2", root) == 7u);
-  CHECK(detail::oom_kills(root + "/v1", root) == 5u);
-  CHECK(detail::oom_kills(root + "/elsewhere", root) == std::nullopt);
-  CHECK(detail::oom_kills(root + "/nothing", root) == std::nullopt);
+  CHECK(detail::oom_kills(detail::oom_kills_file(root + "/v2", root).get()) == 7u);
+  CHECK(detail::oom_kills(detail::oom_kills_file(root + "/v1", root).get()) == 5u);
+  CHECK(detail::oom_kills(detail::oom_kills_file(root + "/elsewhere", root).get()) == std::nullopt);
+  CHECK(detail::oom_kills(detail::oom_kills_file(root + "/nothing", root).get()) == std::nullopt);
   std::filesystem::remove_all(root);
 }
 

@@ -47,6 +47,7 @@ class forked_workers {
         epoll_(unique_fd(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1"))),
         lane_of_(size()) {
     region_.settle_in();
+    oom_.start();
     for (std::size_t lane = 0; lane != region_.layout().lanes; ++lane) {
       ports_.push_back(std::make_unique<lane_port>(region_, lane));
       if (lane < size()) {
@@ -143,6 +144,7 @@ class forked_workers {
     epoll_.reset();
     bell_.close();
     own_bell_.close();
+    oom_.stop();
     region_.release();
   }
 
