@@ -375,8 +375,10 @@ TEST_CASE("a zygote and a parent that have much to say to each other do not wait
     const detail::zygote_request order{detail::zygote_order::spawn, 0, 0, 0, generation};
     REQUIRE(eventually([&] { return detail::send_message(zygote.fd(), order, {}, MSG_DONTWAIT); }));
   }
+  detail::zygote_event event{};
+  REQUIRE(eventually([&] { return zygote.next(event) == detail::received::message; }));
+  REQUIRE(event.news == detail::zygote_news::alive);
   for (std::uint64_t generation = 0; generation != orders; ++generation) {
-    detail::zygote_event event{};
     REQUIRE(eventually([&] { return zygote.next(event) == detail::received::message; }));
     REQUIRE(event.news == detail::zygote_news::refused);
     REQUIRE(event.generation == generation);

@@ -106,12 +106,11 @@ pid_t wait4(pid_t pid, int* status, int options, struct rusage* usage) {
 int socketpair(int domain, int type, int protocol, int* ends) {
   const auto result = static_cast<int>(::syscall(SYS_socketpair, domain, type, protocol, ends));
   if (result == 0 && replacing_zygote) {
-    const int end = ::fcntl(ends[1], F_DUPFD_CLOEXEC, 100);  // that of the spare stays open, too
-    if (kept_end < 0) kept_end = end;
+    kept_end = ::fcntl(ends[1], F_DUPFD_CLOEXEC, 100);
     zygote_event hello{};
     hello.news = zygote_news::alive;
     hello.pid = first_pretended;
-    send_message(end, hello);
+    send_message(kept_end, hello);
   }
   return result;
 }

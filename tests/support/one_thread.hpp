@@ -82,6 +82,7 @@ class local_workers {
     at(i).start(generation);
     tell({i, news::started});
   }
+  void stand_by() noexcept { region_.settle_in(); }
   [[noreturn]] void kill(std::size_t, std::uint64_t) noexcept { std::abort(); }  // it would be this process
   bool has_spare_lane() const noexcept { return false; }
   void set_aside(std::size_t) noexcept {}

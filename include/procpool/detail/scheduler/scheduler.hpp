@@ -210,6 +210,7 @@ class scheduler final : public engine {
       const std::lock_guard lock(mutex_);
       for (std::size_t i = 0; i != crew_.size(); ++i) crew_.spawn(i);
     }
+    workers_.stand_by();
     {
       const all_signals_blocked guard;
       collector_ = std::thread([this] { run_collector(); });
@@ -338,7 +339,7 @@ class scheduler final : public engine {
     {
       const auto lock = lock_soon(mutex_);
       if (finished_) return false;
-      if (crew_.notice_ready(i)) changed_.notify_all();
+      if (crew_.notice_ready(i) && !serving_ && crew_.all_ready()) changed_.notify_all();
       port = &workers_.at(i);
       if (!crew_[i].alive() || crew_[i].malformed || port->empty()) return false;
       const auto published = port->published(port->settled(), port->last());

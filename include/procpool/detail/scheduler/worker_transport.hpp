@@ -68,6 +68,7 @@ concept worker_transport = worker_port<typename Workers::port> &&
                              { workers.size() } -> std::same_as<std::size_t>;
                              { workers.at(lane) } -> std::same_as<typename Workers::port&>;
                              workers.spawn(lane, generation);
+                             workers.stand_by();
                              workers.kill(lane, generation);
                              { workers.has_spare_lane() } -> std::same_as<bool>;
                              workers.set_aside(lane);

@@ -38,16 +38,13 @@ class forked_workers {
  public:
   using port = lane_port;
 
-  /// Reserves the lanes and forks the zygote; starts no worker yet.
+  /// Reserves the lanes and forks the zygote; starts no worker yet. stand_by() has to follow.
   explicit forked_workers(engine_setup setup)
       : setup_(std::move(setup)),
         region_(size() + std::min(size(), most_spare_lanes)),
         zygote_(std::make_unique<zygote_link>(worker_plan{setup_, region_, bell_}, "/zygote")),
-        spare_zygote_(std::make_unique<zygote_link>(worker_plan{setup_, region_, bell_}, "/spare")),
         epoll_(unique_fd(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1"))),
         lane_of_(size()) {
-    region_.settle_in();
-    oom_.start();
     for (std::size_t lane = 0; lane != region_.layout().lanes; ++lane) {
       ports_.push_back(std::make_unique<lane_port>(region_, lane));
       if (lane < size()) {
@@ -76,6 +73,15 @@ class forked_workers {
     at(worker).reset(generation, std::move(ours));
     watch(at(worker).socket(), lane);
     if (!zygote_->spawn(worker, lane, generation, theirs.get())) throw_errno("sendmsg to the zygote");
+  }
+
+  /// The first workers have been asked for, and this process has no thread of the pool yet: does while they start what
+  /// they do not wait for. Throws std::system_error.
+  void stand_by() {
+    spare_zygote_ = std::make_unique<zygote_link>(worker_plan{setup_, region_, bell_}, "/spare");
+    region_.settle_in();
+    oom_.start();
+    spare_zygote_->meet();
   }
 
   /// Kills the worker, unless it is gone: its end is news.
@@ -259,7 +265,7 @@ class forked_workers {
   doorbell bell_;      ///< the workers'
   doorbell own_bell_;  ///< this process's: no worker can keep it from ringing
   std::unique_ptr<zygote_link> zygote_;
-  std::unique_ptr<zygote_link> spare_zygote_;  ///< forked at the same time; runs nothing while it is that
+  std::unique_ptr<zygote_link> spare_zygote_;  ///< runs nothing while it is that
   registered_fd epoll_;
   oom_watch oom_;
   std::vector<std::unique_ptr<lane_port>> ports_;  ///< of every lane

@@ -69,6 +69,7 @@ class zygote_process {
 
   [[noreturn]] void run() noexcept {
     pid_ = ::getpid();
+    bool serving = introduce();
     prepare_for_workers();
     struct sigaction ignore{};
     ignore.sa_handler = [](int) {};  // with SIG_IGN the kernel would throw exit statuses away
@@ -77,7 +78,6 @@ class zygote_process {
     ::sigfillset(&all_but_children);
     ::sigdelset(&all_but_children, SIGCHLD);
 
-    bool serving = introduce();
     while (serving) {
       reap();
       pass_on_news();
@@ -136,6 +136,7 @@ class zygote_process {
       switch (receive_message(control_, request, [&](unique_fd fd) { socket = std::move(fd); })) {
         case received::nothing:
           score_.restore();
+          pass_on_news();
           return true;
         case received::closed:
           return false;
@@ -175,14 +176,14 @@ class zygote_process {
       ::setpgid(pid, pid);  // here too: whoever is first, the group is there when it may have to be killed
       workers_[request.lane] = {pid, request.generation};
     }
-    tell(event);
+    news_.push_back(event);
   }
 
   void reap() noexcept {
     for (;;) {
       siginfo_t ended{};
       const auto look = [&] { return ::waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT); };
-      if (retry_on_eintr(look) != 0 || ended.si_pid == 0) return;
+      if (retry_on_eintr(look) != 0 || ended.si_pid == 0) break;
       ::kill(-ended.si_pid, SIGKILL);  // what it left behind, while its number cannot be anyone else's
       int status = 0;
       struct rusage usage{};
@@ -197,15 +198,12 @@ class zygote_process {
         event.status = status;
         event.max_resident_bytes = static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
         workers_[lane].pid = 0;
-        tell(event);
+        news_.push_back(event);
       }
     }
-  }
-
-  void tell(const zygote_event& event) noexcept {
-    news_.push_back(event);
     pass_on_news();
   }
+
   /// As far as there is room. This process never waits for the parent to read: the parent may be waiting for this one to.
   void pass_on_news() noexcept {
     while (!news_.empty() && send_or_hang_up(control_, news_.front(), MSG_DONTWAIT)) news_.pop_front();

@@ -29,26 +29,23 @@ namespace procpool::detail {
 /// The parent's connection to its zygote, which it forks. Throws std::system_error naming the call that failed.
 class zygote_link {
  public:
-  /// `name`: behind the pool's, in ps and top.
+  /// `name`: behind the pool's, in ps and top. Does not wait until the zygote runs: what it is told it will do then.
   zygote_link(const worker_plan& plan, const char* name) {
     auto [ours, theirs] = make_registered(make_message_sockets);
     control_ = std::move(ours);
     const unique_fd parent = zygote_process::pidfd_open(::getpid());
     flush_standard_streams();
     fork_zygote(plan, name, code_map::of_now(), theirs.get(), parent.get());
-    theirs.reset();
-    zygote_event hello{};
-    unique_fd process;
-    const auto keep = [&](unique_fd fd) { process = std::move(fd); };
-    if (receive_message(control_.get(), hello, keep, 0) != received::message || hello.news != zygote_news::alive) {
-      throw_errno("fork of the zygote", EAGAIN);
-    }
-    pid_ = hello.pid;
-    process_ = registered_fd(std::move(process));
   }
   zygote_link(const zygote_link&) = delete;
   zygote_link& operator=(const zygote_link&) = delete;
   ~zygote_link() { stop(); }
+
+  /// Returns when the zygote runs. Nothing has been asked of it yet.
+  void meet() {
+    zygote_event hello{};
+    if (receive(hello, 0) != received::message || pid_ < 0) throw_errno("fork of the zygote", EAGAIN);
+  }
 
   /// Readable when there is news, or when the zygote is gone.
   int fd() const noexcept { return control_.get(); }
@@ -63,17 +60,19 @@ class zygote_link {
   void kill(std::size_t lane, std::uint64_t generation) noexcept {
     send_or_hang_up(control_.get(), request(zygote_order::kill, lane, generation));
   }
-  received next(zygote_event& event) noexcept {
-    return receive_message(control_.get(), event, [](unique_fd) {});
-  }
+  received next(zygote_event& event) noexcept { return receive(event, MSG_DONTWAIT); }
 
   /// Ends the zygote, and with it whatever worker is left; returns when the process is gone, or when a worker that
   /// cannot be killed (uninterruptible sleep) keeps it waiting.
   void stop() noexcept {
     if (!control_) return;
+    zygote_event hello{};
+    if (pid_ < 0) receive(hello, 0);
     // The connection itself: processes that the application has forked may hold copies of the descriptor.
     ::shutdown(control_.get(), SHUT_RDWR);
     control_.reset();
+    const pid_t pid = std::exchange(pid_, -1);
+    if (pid < 0) return;  // it is gone, or it ended before it could say who it is
     constexpr int longest_ms = 2000;
     if (process_) {
       pollfd gone{process_.get(), POLLIN, 0};
@@ -86,12 +85,24 @@ class zygote_link {
     if (process_) {
       ::waitid(by_descriptor, static_cast<id_t>(process_.get()), &ended, WEXITED | WNOHANG);
     } else {
-      retry_on_eintr([&] { return ::waitpid(pid_, nullptr, 0); });
+      retry_on_eintr([&] { return ::waitpid(pid, nullptr, 0); });
     }
     process_.reset();
   }
 
  private:
+  /// The first that a zygote says is who it is.
+  received receive(zygote_event& event, int flags) noexcept {
+    unique_fd beside;
+    const received got =
+        receive_message(control_.get(), event, [&](unique_fd fd) { beside = std::move(fd); }, flags);
+    if (got == received::message && event.news == zygote_news::alive && pid_ < 0) {
+      pid_ = event.pid;
+      process_ = registered_fd(std::move(beside));
+    }
+    return got;
+  }
+
   static zygote_request request(zygote_order order, std::size_t lane, std::uint64_t generation) noexcept {
     return {.order = order, .lane = static_cast<std::uint32_t>(lane), .index = 0, .unused = 0, .generation = generation};
   }
@@ -116,7 +127,7 @@ class zygote_link {
 
   registered_fd control_;
   registered_fd process_;
-  pid_t pid_ = -1;
+  pid_t pid_ = -1;  ///< until it has said who it is
 };
 
 }  // namespace procpool::detail
