@@ -12,6 +12,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <climits>
@@ -181,6 +182,29 @@ TEST_CASE("a kill that comes too late hits nobody", "[process_pool][hazard]") {
   CHECK(is_alive(second));
   workers.stop();
   CHECK(await_end(second));
+}
+
+TEST_CASE("a zygote that nothing more is asked of ends by itself, after its last worker", "[process_pool][hazard]") {
+  resources_unchanged guard;
+  const std::string name = "t" + std::to_string(::getpid() % 100'000) + "/";
+  const auto named = [&] {
+    return std::ranges::count_if(
+        all_processes(), [&](const auto& each) { return each.name.starts_with(name) && each.state != 'Z'; });
+  };
+  detail::engine_setup setup;
+  setup.processes = 1;
+  setup.name = name.substr(0, name.size() - 1);
+  detail::forked_workers workers(std::move(setup));
+  workers.spawn(0, 0);
+  workers.stand_by();
+  listener to;
+  REQUIRE(hear(workers, to, [&] { return !to.started_generations.empty(); }));
+  CHECK(named() == 3);
+  workers.depart();
+  CHECK(eventually([&] { return named() == 2; }));  // the spare has gone
+  workers.kill(0, 0);
+  CHECK(hear(workers, to, [&] { return !to.ended_generations.empty(); }));
+  CHECK(eventually([&] { return named() == 0; }));
 }
 
 TEST_CASE("a worker whose zygote died before it could be watched leaves at once", "[process_pool][hazard]") {

@@ -507,6 +507,38 @@ TEST_CASE("a pool whose zygotes are all killed is broken, and says so", "[proces
   }));
 }
 
+TEST_CASE("a pool whose zygote is killed while its workers leave ends all the same", "[process_pool][crash]") {
+  resources_unchanged guard;
+  const auto begin = std::chrono::steady_clock::now();
+  {
+    process_pool pool{pool_options{.processes = 2, .finalizer = [] {
+                                     ::kill(::getppid(), SIGKILL);
+                                     for (;;) ::pause();
+                                   }}};
+    CHECK(pool.apply(twice, 4) == 8);
+  }
+  CHECK(std::chrono::steady_clock::now() - begin < 8s);  // a finalizer may take 10 s
+}
+
+TEST_CASE("the spare zygote goes while the workers leave", "[process_pool]") {
+  resources_unchanged guard;
+  const std::string name = "t" + std::to_string(::getpid() % 100'000);
+  const auto spare_is_there = [name] {
+    return std::ranges::any_of(
+        all_processes(), [&](const auto& each) { return each.name == name + "/spare" && each.state != 'Z'; });
+  };
+  const shared_words gone(1);
+  {
+    process_pool pool{pool_options{.processes = 1,
+                                   .finalizer = [gone = gone.in_task(), spare_is_there] {
+                                     *gone = eventually([&] { return !spare_is_there(); }, 5s) ? 1 : 0;
+                                   },
+                                   .name = name}};
+    CHECK(spare_is_there());
+  }
+  CHECK(gone[0] == 1);
+}
+
 TEST_CASE("a pool whose zygote is killed does not wait for what its workers have started", "[process_pool][crash]") {
   resources_unchanged guard;
   process_pool pool{1};

@@ -324,7 +324,7 @@ class zygote_side {
 
   void request(fuzz::input& in) {
     zygote_request what{};
-    what.order = static_cast<zygote_order>(in.below(8) == 0 ? in.odd_number(2) : 1 + in.below(2));
+    what.order = static_cast<zygote_order>(in.below(8) == 0 ? in.odd_number(3) : 1 + in.below(3));
     what.lane = static_cast<std::uint32_t>(in.below(8) == 0 ? in.odd_number(lanes) : in.below(lanes));
     what.generation = in.below(8) == 0 ? in.odd_number(1) : in.below(2);
     const int fds[] = {1, 2, 1};

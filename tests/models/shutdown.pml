@@ -17,6 +17,7 @@
 // bug NOT_REPLACED: a worker that died is not replaced, because the pool is closed
 // bug GONE_UNAWAITED: it is not waited for the workers to be gone
 // bug COLLECTOR_UNAWAITED: the lanes are given up while the collector is at work
+// bug COLLECTOR_LEAVES_EARLY: the collector ends as soon as the workers are sent away
 // bug NOT_ABANDONED TERMINATE: what is posted to a worker that cannot be killed is waited for
 // bug GONE_AWAITED TERMINATE: it is waited for ever for a worker that cannot be killed
 // bug DECIDED_EARLY TERMINATE: who waits for the workers to be gone decides before for how long
@@ -189,7 +190,11 @@ active proctype collector() {
     collect();
     role = false;
     if
-    :: finished -> break
+#ifdef COLLECTOR_LEAVES_EARLY
+    :: finished || departing -> break
+#else
+    :: finished || (departing && none_left) -> break
+#endif
     :: else
     fi;
     if

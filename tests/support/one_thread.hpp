@@ -113,11 +113,13 @@ class local_workers {
       }
     }
   }
-  void stop() noexcept {}
+  void depart() noexcept {}
+  void hang_up() noexcept {}
   void release() noexcept {
     ports_.clear();
     region_.release();
   }
+  void stop() noexcept {}
 
  private:
   struct news {

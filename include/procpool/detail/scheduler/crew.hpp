@@ -56,6 +56,7 @@ class crew {
     }
   }
 
+  bool departing() const noexcept { return departing_; }
   bool none_left() const noexcept {
     return std::none_of(records_.begin(), records_.end(), [](const auto& each) { return each.has_process(); });
   }
@@ -153,6 +154,10 @@ class crew {
     ++started_;
   }
 
+  std::string why_given_up(std::size_t i) const {
+    return text_of([&] { return "worker " + std::to_string(i) + " cannot be started: " + records_[i].failure; });
+  }
+
   void start_failed(std::size_t i, std::string why) {
     records_[i].start_failed(std::move(why));
     ++records_[i].generation;
@@ -168,6 +173,13 @@ class crew {
     record.ready_since = clock::now();
     if (departing_) send_away(i);
     return true;
+  }
+
+  /// Its end of the socket is closed.
+  void hung_up(std::size_t i) noexcept {
+    records_[i].hung_up = true;
+    records_[i].kill_after(worker_record::longest_hang_up,
+                           "it closed its connection to the pool, or runs another program");
   }
 
   /// The process is gone, and nothing is posted to it any more. Not `for_certain`: it has been given up.

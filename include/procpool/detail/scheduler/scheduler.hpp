@@ -249,12 +249,15 @@ class scheduler final : public engine {
       workers_.wake();
       collector_.join();
     }
+    workers_.hang_up();
+    {
+      // A thread that collects may be about to post a callback, which is due before join() returns.
+      const auto role = role_.lock_unless_mine();
+      const std::lock_guard lock(mutex_);
+      crew_.forget_all();
+      workers_.release();
+    }
     workers_.stop();
-    // A thread that collects may be about to post a callback, which is due before join() returns.
-    const auto role = role_.lock_unless_mine();
-    const std::lock_guard lock(mutex_);
-    crew_.forget_all();
-    workers_.release();
   }
 
   void require_open() const {
@@ -388,8 +391,7 @@ class scheduler final : public engine {
       if (record.now != phase::given_up) {
         any_left = true;
       } else {
-        table_.end_own(
-            i, text_of([&] { return "worker " + std::to_string(i) + " cannot be started: " + record.failure; }), done);
+        table_.end_own(i, crew_.why_given_up(i), done);
       }
     }
     if (!any_left) break_pool(text_of([&] { return "no worker can be started: " + crew_[0].failure; }), done);
@@ -404,8 +406,7 @@ class scheduler final : public engine {
 
   void started(std::size_t i, std::uint64_t generation, pid_t pid) noexcept {
     const std::lock_guard lock(mutex_);
-    if (crew_[i].generation != generation) return;
-    crew_.started(i, pid);
+    if (crew_[i].generation == generation) crew_.started(i, pid);
   }
 
   void refused(std::size_t i, std::uint64_t generation, int error) noexcept {
@@ -442,7 +443,7 @@ class scheduler final : public engine {
       crew_.ended(i, end, for_certain);
       give_up(done);
       table_.withdraw([](const chunk& each) { return each.skipped(); }, end_cause::skipped, done);
-      changed_.notify_all();
+      if (!crew_.departing() || crew_.none_left()) changed_.notify_all();
     }
     finish_up(done);
   }
@@ -477,9 +478,7 @@ class scheduler final : public engine {
   void hung_up(std::size_t i) noexcept {
     {
       const std::lock_guard lock(mutex_);
-      crew_[i].hung_up = true;
-      crew_[i].kill_after(worker_record::longest_hang_up,
-                          "it closed its connection to the pool, or runs another program");
+      crew_.hung_up(i);
     }
     // The kernel ends those that were left behind, their memory before their sockets. But this one may have closed its own.
     if (lost_ || crew_[i].orphan) give_up_on(i);
@@ -534,7 +533,7 @@ class scheduler final : public engine {
         leftovers done;
         {
           const std::lock_guard lock(mutex_);
-          if (finished_) return;
+          if (finished_ || (crew_.departing() && crew_.none_left())) return;
           deadline = tend(done);
           overdue = crew_.first_overdue(clock::now());
         }
@@ -564,6 +563,7 @@ class scheduler final : public engine {
   /// Does what is due, and tells when to look again.
   steady_time tend(leftovers& done) {
     const steady_time now = clock::now();
+    if (crew_.departing()) workers_.depart();
     steady_time next = crew_.tend(now);
     if (serving_) give_up(done);
     next = std::min(next, watchdog_.tend(now, done));

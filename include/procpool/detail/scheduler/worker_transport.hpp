@@ -74,8 +74,10 @@ concept worker_transport = worker_port<typename Workers::port> &&
                              workers.set_aside(lane);
                              workers.sleep(deadline);
                              workers.wake();
-                             workers.stop();
+                             workers.depart();
+                             workers.hang_up();
                              workers.release();
+                             workers.stop();
                            };
 
 }  // namespace procpool::detail

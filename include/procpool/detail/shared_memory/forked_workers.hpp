@@ -137,13 +137,20 @@ class forked_workers {
   }
   void wake() noexcept { own_bell_.ring(); }
 
-  /// Ends the zygotes and every worker that is left.
-  void stop() noexcept {
-    if (spare_zygote_) spare_zygote_->stop();
-    zygote_->stop();
+  /// No worker is started any more: the zygotes may go when the last one has.
+  void depart() noexcept {
+    if (std::exchange(departing_, true)) return;
+    if (spare_zygote_) spare_zygote_->hang_up();
+    zygote_->leave();
   }
 
-  /// Gives up all memory and descriptors: nothing but size() may be used any more.
+  /// Ends the zygotes and every worker that is left, and does not wait for it.
+  void hang_up() noexcept {
+    zygote_->hang_up();
+    if (spare_zygote_) spare_zygote_->hang_up();
+  }
+
+  /// After hang_up(): gives up all memory and descriptors. Nothing but size() and stop() may be used any more.
   void release() noexcept {
     ports_.clear();
     processes_.clear();
@@ -152,6 +159,12 @@ class forked_workers {
     own_bell_.close();
     oom_.stop();
     region_.release();
+  }
+
+  /// After hang_up(): returns when the zygotes are gone.
+  void stop() noexcept {
+    zygote_->stop();
+    if (spare_zygote_) spare_zygote_->stop();
   }
 
  private:
@@ -222,7 +235,7 @@ class forked_workers {
 
   /// The spare zygote is the zygote from now on. False if there is none.
   bool take_over() noexcept {
-    if (!spare_zygote_) return false;
+    if (!spare_zygote_ || departing_) return false;
     zygote_->stop();
     zygote_ = std::move(spare_zygote_);
     epoll_event wanted{};
@@ -274,6 +287,7 @@ class forked_workers {
   std::vector<registered_fd> processes_;  ///< by lane (pidfd_open(2)), while there is one and the kernel has those
   std::array<epoll_event, 64> happened_{};
   std::size_t happened_count_ = 0;
+  bool departing_ = false;
 };
 
 static_assert(worker_transport<forked_workers>);

@@ -25,7 +25,11 @@
 
 namespace procpool::detail {
 
-enum class zygote_order : std::uint32_t { spawn = 1, kill = 2 };
+enum class zygote_order : std::uint32_t {
+  spawn = 1,
+  kill = 2,
+  leave = 3,  ///< the zygote itself, when it has told of the last worker's end
+};
 
 /// From the parent to the zygote. With `spawn` comes the worker's end of the lane's socket.
 struct zygote_request {
@@ -81,6 +85,7 @@ class zygote_process {
     while (serving) {
       reap();
       pass_on_news();
+      if (leaving_ && news_.empty() && count_ == 0) break;
       const short room = news_.empty() ? 0 : POLLOUT;
       pollfd watched[] = {{control_, static_cast<short>(POLLIN | room), 0}, {parent_, POLLIN, 0}};
       if (::ppoll(watched, parent_ >= 0 ? 2 : 1, nullptr, &all_but_children) < 0) {
@@ -143,6 +148,7 @@ class zygote_process {
         case received::message:
           break;
       }
+      if (request.order == zygote_order::leave) leaving_ = true;
       if (request.lane >= workers_.size()) continue;
       worker& target = workers_[request.lane];
       if (request.order == zygote_order::kill) {
@@ -175,6 +181,7 @@ class zygote_process {
     if (pid > 0) {
       ::setpgid(pid, pid);  // here too: whoever is first, the group is there when it may have to be killed
       workers_[request.lane] = {pid, request.generation};
+      ++count_;
     }
     news_.push_back(event);
   }
@@ -198,6 +205,7 @@ class zygote_process {
         event.status = status;
         event.max_resident_bytes = static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
         workers_[lane].pid = 0;
+        --count_;
         news_.push_back(event);
       }
     }
@@ -215,6 +223,8 @@ class zygote_process {
   pid_t pid_ = 0;
   std::vector<worker> workers_;
   oom_score score_;
+  std::size_t count_ = 0;  ///< of those that have not been reaped
+  bool leaving_ = false;
   bookkeeping_deque<zygote_event> news_;  ///< for the parent, which its socket has no room for yet
 };
 // ---- end of zygote side ---------------------------------------------------------------------------------------------

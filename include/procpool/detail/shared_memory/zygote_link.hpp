@@ -60,17 +60,25 @@ class zygote_link {
   void kill(std::size_t lane, std::uint64_t generation) noexcept {
     send_or_hang_up(control_.get(), request(zygote_order::kill, lane, generation));
   }
+  /// Nothing more is asked for: has the zygote end when no worker is left. If it cannot be told, hang_up() ends it.
+  void leave() noexcept { send_message(control_.get(), request(zygote_order::leave, 0, 0), {}, MSG_DONTWAIT); }
+
   received next(zygote_event& event) noexcept { return receive(event, MSG_DONTWAIT); }
 
-  /// Ends the zygote, and with it whatever worker is left; returns when the process is gone, or when a worker that
-  /// cannot be killed (uninterruptible sleep) keeps it waiting.
-  void stop() noexcept {
+  /// Ends the zygote, and with it whatever worker is left. Nothing can be asked for or heard any more.
+  void hang_up() noexcept {
     if (!control_) return;
     zygote_event hello{};
     if (pid_ < 0) receive(hello, 0);
     // The connection itself: processes that the application has forked may hold copies of the descriptor.
     ::shutdown(control_.get(), SHUT_RDWR);
     control_.reset();
+  }
+
+  /// hang_up(), and returns when the process is gone, or when a worker that cannot be killed (uninterruptible sleep) keeps
+  /// it waiting.
+  void stop() noexcept {
+    hang_up();
     const pid_t pid = std::exchange(pid_, -1);
     if (pid < 0) return;  // it is gone, or it ended before it could say who it is
     constexpr int longest_ms = 2000;
