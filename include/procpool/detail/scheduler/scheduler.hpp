@@ -68,7 +68,7 @@ class scheduler final : public engine {
   using engine::submit;
   void submit(std::span<chunk> chunks, afterwards next) override {
     require_owned("submit");
-    const visit here(*this);
+    const visitors::visit here(visitors_);
     leftovers done;
     {
       std::unique_lock lock = lock_soon(mutex_);
@@ -127,7 +127,7 @@ class scheduler final : public engine {
   }
 
   void terminate() noexcept override {
-    const visit here(*this);
+    const visitors::visit here(visitors_);
     leftovers done;
     {
       const std::lock_guard lock(mutex_);
@@ -186,23 +186,6 @@ class scheduler final : public engine {
 
   static constexpr auto unkillable_after = std::chrono::milliseconds(500);
 
-  /// While it lives the lanes stay: finish() waits for it.
-  class visit {
-   public:
-    explicit visit(scheduler& host) noexcept : host_(host) { host_.visitors_.enter(); }
-    visit(const visit&) = delete;
-    visit& operator=(const visit&) = delete;
-    ~visit() {
-      // Either this sees that the pool is closed, or finish() sees that this one has left.
-      if (!host_.visitors_.leave() || !host_.closed_.load()) return;
-      const std::lock_guard lock(host_.mutex_);
-      host_.changed_.notify_all();
-    }
-
-   private:
-    scheduler& host_;
-  };
-
   // ---- starting and ending -----------------------------------------------------------------------------------------
 
   void start() {
@@ -244,6 +227,7 @@ class scheduler final : public engine {
         changed_.wait_for(lock, unkillable_after, gone);
       }
       finished_ = true;
+      changed_.wait(lock, [&] { return visitors_.none(); });  // they ring the collector's bell without the lock
     }
     if (collector_.joinable()) {
       workers_.wake();
@@ -279,7 +263,7 @@ class scheduler final : public engine {
 
   /// Ends what has not started of the job, and if so wanted what runs. True if there was anything.
   bool cancel(job& target, bool running_too) noexcept {
-    const visit here(*this);
+    const visitors::visit here(visitors_);
     leftovers done;
     bool any = false;
     {
@@ -587,7 +571,8 @@ class scheduler final : public engine {
   std::condition_variable changed_;  ///< workers or counts have changed
 
   bell_watch<Workers> bell_{workers_};
-  visitors visitors_;                ///< threads inside submit(), cancel(), terminate()
+  /// Threads inside submit(), cancel(), terminate(): the lanes stay while there are any.
+  visitors visitors_{closed_, mutex_, changed_};
   steady_time planned_{};            ///< when the collector means to look again
   bool serving_ = false;             ///< the workers have all started once
   std::atomic<bool> closed_{false};  ///< changes under mutex_
