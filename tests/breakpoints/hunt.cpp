@@ -61,7 +61,7 @@ hunt::hunt(const code& text, role prey, std::string workload)
   tracer_.born = [this](tracee& newborn) { return born(newborn); };
   tracer_.hit = [this](tracee& who, address at) { hit(who, at); };
   tracer_.stepped = [this](tracee& who) { fire(who); };
-  planted_ = text.planted_text();
+  planted_ = everywhere_ = text.planted_text();
 }
 
 hunt::~hunt() { stop(); }
@@ -242,12 +242,13 @@ void hunt::plant(tracee& who) {
   who.hits = 0;
   if (doing_ == doing::exploring) who.memory->write(text_.begin(), planted_.data(), planted_.size());
   if (doing_ == doing::shooting && !killed_) {
+    if (shot_.slowly) who.memory->write(text_.begin(), everywhere_.data(), everywhere_.size());
     for (const address at : shot_.at) who.memory->plant(at);
   }
 }
 
 void hunt::clean(tracee& who) {
-  if (doing_ == doing::exploring) who.memory->restore_all(text_);
+  if (doing_ == doing::exploring || shot_.slowly) who.memory->restore_all(text_);
   if (doing_ == doing::shooting) {
     for (const address at : shot_.at) who.memory->restore(text_, at);
   }

@@ -22,6 +22,7 @@ struct shot {
   std::set<address> at{};
   unsigned hit = 1;
   unsigned beyond = 0;
+  bool slowly = false;  ///< it is stopped wherever it comes for the first time, as when exploring: others get further
 };
 
 /// What was counted.
@@ -89,7 +90,8 @@ class hunt {
 
   doing doing_ = doing::nothing;
   std::set<address> found_;
-  std::vector<unsigned char> planted_;  ///< the text with a breakpoint wherever the prey has not been seen
+  std::vector<unsigned char> everywhere_;  ///< the text with a breakpoint at each instruction
+  std::vector<unsigned char> planted_;     ///< only where the prey has not been seen
   shot shot_;
   address killed_at_ = 0;
   unsigned hits_ = 0;

@@ -141,7 +141,8 @@ class run {
  private:
   bool over() const { return hunt_.counted().bad >= (wanted_.bug != 0 ? 1 : 5); }
 
-  /// Each address once. What is not come to again at once is waited for together with all others of that kind.
+  /// Each address once. What is not come to again at once is waited for together with all others of that kind, at times
+  /// as slowly as when it was found.
   void first_hits(const std::set<address>& found) {
     for (const address at : found) {
       if (over()) return;
@@ -150,7 +151,7 @@ class run {
     constexpr int enough = 100;
     for (int barren = 0; barren != enough && !missed_.empty() && !over();) {
       if (barren % 2 == 1 && wanted_.prey == role::worker) hunt_.renew_worker();
-      const auto result = hunt_.shoot({missed_, 1, 0});
+      const auto result = hunt_.shoot({.at = missed_, .slowly = barren % 3 == 2});
       if (result.killed) missed_.erase(result.at);
       barren = result.killed ? 0 : barren + 1;
     }
