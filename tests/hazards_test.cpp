@@ -188,8 +188,8 @@ TEST_CASE("a zygote that nothing more is asked of ends by itself, after its last
   resources_unchanged guard;
   const std::string name = "t" + std::to_string(::getpid() % 100'000) + "/";
   const auto named = [&] {
-    return std::ranges::count_if(
-        all_processes(), [&](const auto& each) { return each.name.starts_with(name) && each.state != 'Z'; });
+    return std::ranges::count_if(all_processes(),
+                                 [&](const auto& each) { return each.name.starts_with(name) && each.state != 'Z'; });
   };
   detail::engine_setup setup;
   setup.processes = 1;

@@ -527,16 +527,16 @@ TEST_CASE("the spare zygote goes while the workers leave", "[process_pool]") {
   resources_unchanged guard;
   const std::string name = "t" + std::to_string(::getpid() % 100'000);
   const auto spare_is_there = [name] {
-    return std::ranges::any_of(
-        all_processes(), [&](const auto& each) { return each.name == name + "/spare" && each.state != 'Z'; });
+    return std::ranges::any_of(all_processes(),
+                               [&](const auto& each) { return each.name == name + "/spare" && each.state != 'Z'; });
   };
   const shared_words gone(1);
   {
-    process_pool pool{pool_options{.processes = 1,
-                                   .finalizer = [gone = gone.in_task(), spare_is_there] {
-                                     *gone = eventually([&] { return !spare_is_there(); }, 5s) ? 1 : 0;
-                                   },
-                                   .name = name}};
+    process_pool pool{pool_options{
+        .processes = 1,
+        .finalizer = [gone = gone.in_task(),
+                      spare_is_there] { *gone = eventually([&] { return !spare_is_there(); }, 5s) ? 1 : 0; },
+        .name = name}};
     CHECK(spare_is_there());
   }
   CHECK(gone[0] == 1);

@@ -22,8 +22,7 @@ namespace procpool {
 /// Limits   what a class keeps private is not seen: a class that may hold an address is refused unless its
 ///          trivially_transferable<T> is specialised. Values nest 1000 deep at most.
 template <class T>
-concept transferable = std::move_constructible<T> && detail::refusal_of<T>
-== detail::refusal::none;
+concept transferable = std::move_constructible<T> && detail::refusal_of<T> == detail::refusal::none;
 
 /// Lets exceptions of type E arrive as E instead of remote_error. Call it before the pool is constructed, whose workers
 /// know what was registered then; again does nothing. Safe to call from several threads.

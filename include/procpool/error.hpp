@@ -110,8 +110,7 @@ class serialization_error : public error {
   const std::string& type_name() const noexcept { return type_name_; }
 
  private:
-  serialization_error(const std::string& what, std::string type_name)
-      : error(what), type_name_(std::move(type_name)) {}
+  serialization_error(const std::string& what, std::string type_name) : error(what), type_name_(std::move(type_name)) {}
   friend struct detail::error_access;
 
   std::string type_name_;

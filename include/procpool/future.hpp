@@ -158,8 +158,8 @@ class future {
   template <class OnValue, class OnError>
     requires detail::continues<std::decay_t<OnValue>, R> &&
              detail::recovers_to<std::decay_t<OnError>, detail::continuation_result_t<std::decay_t<OnValue>, R>>
-  auto then(OnValue&& on_value, OnError&& on_error) &&
-      -> future<detail::continuation_result_t<std::decay_t<OnValue>, R>> {
+  auto then(OnValue&& on_value,
+            OnError&& on_error) && -> future<detail::continuation_result_t<std::decay_t<OnValue>, R>> {
     return std::move(*this).attach(std::forward<OnValue>(on_value), std::forward<OnError>(on_error));
   }
 

@@ -44,14 +44,14 @@ struct call_options {
 
 /// One worker, as `process_pool::stats()` saw it.
 struct worker_stats {
-  std::size_t index = 0;               ///< 0 … processes-1, the same for a replacement
-  pid_t pid = 0;                       ///< of the process that has the index now; 0 while there is none
-  std::size_t generation = 0;          ///< 0 for the first process with that index, then 1, …
-  std::size_t tasks_completed = 0;     ///< by all processes with that index: tasks that ended in a value
-  std::chrono::nanoseconds busy{0};    ///< time this process has spent running tasks
-  std::chrono::nanoseconds idle{0};    ///< time it has spent waiting for one
-  std::size_t resident_bytes = 0;      ///< resident memory of the process now (`proc(5)`, statm)
-  bool alive = false;                  ///< whether the process is there and initialized
+  std::size_t index = 0;             ///< 0 … processes-1, the same for a replacement
+  pid_t pid = 0;                     ///< of the process that has the index now; 0 while there is none
+  std::size_t generation = 0;        ///< 0 for the first process with that index, then 1, …
+  std::size_t tasks_completed = 0;   ///< by all processes with that index: tasks that ended in a value
+  std::chrono::nanoseconds busy{0};  ///< time this process has spent running tasks
+  std::chrono::nanoseconds idle{0};  ///< time it has spent waiting for one
+  std::size_t resident_bytes = 0;    ///< resident memory of the process now (`proc(5)`, statm)
+  bool alive = false;                ///< whether the process is there and initialized
 };
 
 /// A snapshot; the counts are of tasks, each element of a map being one. At all times
@@ -63,7 +63,7 @@ struct pool_stats {
   std::size_t tasks_queued = 0;
   std::size_t tasks_running = 0;
   std::size_t workers_started = 0;
-  std::size_t workers_crashed = 0;  ///< ended in any other way, those that the pool killed (time limit, cancel) among them
+  std::size_t workers_crashed = 0;  ///< ended in any other way, also killed by the pool (time limit, cancel)
   std::size_t workers_retired = 0;  ///< replaced in good order
   std::vector<worker_stats> workers{};
 };

@@ -78,8 +78,8 @@ class process_pool : public submitter {
   /// Errors   std::invalid_argument for a negative duration; `not_supported` for what the transport cannot do.
   submitter with(call_options options) {
     if (options.timeout.count() < 0 || options.grace.count() < 0) {
-      throw std::invalid_argument(std::string("procpool: with: ") + (options.timeout.count() < 0 ? "timeout" : "grace") +
-                                  " is negative");
+      throw std::invalid_argument(std::string("procpool: with: ") +
+                                  (options.timeout.count() < 0 ? "timeout" : "grace") + " is negative");
     }
     if (!Transport::limits_tasks && options.timeout.count() != 0) {
       throw detail::make_error<not_supported>("with: timeout: with this transport there is no worker to be killed");

@@ -13,8 +13,8 @@
 #include <procpool/detail/engine.hpp>
 #include <procpool/detail/submit.hpp>
 #include <procpool/detail/transform_reduce.hpp>
-#include <procpool/fwd.hpp>
 #include <procpool/future.hpp>
+#include <procpool/fwd.hpp>
 #include <procpool/lazy_results.hpp>
 #include <procpool/options.hpp>
 #include <procpool/outcome.hpp>

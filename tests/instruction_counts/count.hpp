@@ -14,7 +14,8 @@ namespace instruction_counts {
 
 /// Counts depend on these; check.py compares them with those of the table.
 inline void print_conditions() {
-  const char* const processor = __builtin_cpu_supports("avx2") ? "x86-64 with AVX2" : "x86-64";  // to choose a memcpy by
+  const char* const processor =
+      __builtin_cpu_supports("avx2") ? "x86-64 with AVX2" : "x86-64";  // to choose a memcpy by
   std::printf("conditions: %s, g++ %d, glibc %s, Boost %d.%d\n", processor, __GNUC__, ::gnu_get_libc_version(),
               BOOST_VERSION / 100000, BOOST_VERSION / 100 % 1000);
 }

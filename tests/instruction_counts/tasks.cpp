@@ -59,8 +59,7 @@ void run() {
   // More than the slots of both lanes: most of them wait in the queue.
   measure("apply_async, then get", 2000, [&] { submit_and_get(pool); });
   measure("map of int", 10'000, [&] { check(pool.map(next, std::views::iota(0, 10'000)).back() == 10'000); });
-  measure("map of int, chunksize 1", 2000,
-          [&] { check(pool.map(next, std::views::iota(0, 2000), 1).back() == 2000); });
+  measure("map of int, chunksize 1", 2000, [&] { check(pool.map(next, std::views::iota(0, 2000), 1).back() == 2000); });
   measure("map of string", 2000, [&, texts = std::vector<std::string>(2000, "a text that is on the heap")] {
     check(pool.map(longer, texts).back() == texts.back() + "!");
   });

@@ -31,7 +31,7 @@ concept continues = (std::is_void_v<R> && std::invocable<Function>) || std::invo
 
 template <class Function, class U>
 concept recovers_to = std::invocable<Function, std::exception_ptr> &&
-    (std::is_void_v<U> || std::convertible_to<std::invoke_result_t<Function, std::exception_ptr>, U>);
+                      (std::is_void_v<U> || std::convertible_to<std::invoke_result_t<Function, std::exception_ptr>, U>);
 
 /// Stands for on_error where there is none: the error passes on.
 struct pass_error_on {};

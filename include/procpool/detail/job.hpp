@@ -20,11 +20,11 @@ namespace procpool::detail {
 
 /// How the run of one element ended, as the worker reports it. The values travel.
 enum class reply_kind : std::uint8_t {
-  value = 1,            ///< the bytes are the encoded result
-  exception = 2,        ///< the bytes are the encoded exception that the task threw
-  unserializable = 3,   ///< the bytes are the encoded serialization_error of an argument or of the result
-  skipped = 4,          ///< not run: an element of the job before it had failed
-  out_of_memory = 5,    ///< ran; its result found no room in the lane
+  value = 1,           ///< the bytes are the encoded result
+  exception = 2,       ///< the bytes are the encoded exception that the task threw
+  unserializable = 3,  ///< the bytes are the encoded serialization_error of an argument or of the result
+  skipped = 4,         ///< not run: an element of the job before it had failed
+  out_of_memory = 5,   ///< ran; its result found no room in the lane
 };
 
 /// What the code of a task is handed to run one element.
@@ -40,10 +40,10 @@ using task_code = reply_kind (*)(call_frame&);
 
 /// How one element ended, as its job learns it: a worker's reply, or an error of the pool.
 struct reply {
-  reply_kind kind{};            ///< meaningful when `error` is null
-  byte_reader* bytes{};         ///< the worker's bytes: shared memory unless `stable`; good during settle() only
-  bool stable{};                ///< the bytes lie in private memory and cannot change
-  std::exception_ptr error{};   ///< worker_crashed, task_cancelled, pool_terminated, …: there is no worker's reply
+  reply_kind kind{};           ///< meaningful when `error` is null
+  byte_reader* bytes{};        ///< the worker's bytes: shared memory unless `stable`; good during settle() only
+  bool stable{};               ///< the bytes lie in private memory and cannot change
+  std::exception_ptr error{};  ///< worker_crashed, task_cancelled, pool_terminated, …: there is no worker's reply
 
   bool is_value() const noexcept { return !error && kind == reply_kind::value; }
 };
@@ -240,7 +240,7 @@ struct chunk {
   std::size_t offset = 0;
   std::size_t first = 0;
   std::size_t count = 0;
-  int lane = any_lane;   ///< the one worker that may run it (broadcast)
+  int lane = any_lane;  ///< the one worker that may run it (broadcast)
   unsigned deaths = 0;  ///< workers that have died running it
 
   /// The job, if it is not a single call.

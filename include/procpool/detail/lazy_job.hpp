@@ -114,7 +114,7 @@ class lazy_job final : public parted_job {
   const bool ordered_;
   std::atomic<std::size_t> references_{0};
   std::atomic<bool> abandoned_{false};
-  std::mutex mutex_;  // guards what follows
+  std::mutex mutex_;        // guards what follows
   std::deque<slot> slots_;  // one per element that was taken and not yet yielded
   std::size_t popped_ = 0;
   std::size_t done_ = 0;

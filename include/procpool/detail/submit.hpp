@@ -141,8 +141,7 @@ auto submit_batch(const engine_ptr& home, const call_options& options, const cha
                                      []<class Element>(byte_writer& to, Element&& element) {
                                        Task::encode_element(to, std::forward<Element>(element));
                                      });
-  const batch_ptr<collector> batch(
-      new batch_job<collector>(home, Task::code, operation, all.total, options.progress));
+  const batch_ptr<collector> batch(new batch_job<collector>(home, Task::code, operation, all.total, options.progress));
   batch->limits = limits_of(options);
   batch->stop_on_failure = !collector::keeps_errors;
   Task::encode_callable(batch->callable, fn);
@@ -215,8 +214,7 @@ auto submit_lazily(const engine_ptr& home, const call_options& options, const ch
   using result = typename Task::result_type;
   require_open(*home, operation);
   return lazy_results<result>(
-      home,
-      std::make_unique<range_source<Task, std::views::all_t<Range>>>(operation, fn, std::forward<Range>(range)),
+      home, std::make_unique<range_source<Task, std::views::all_t<Range>>>(operation, fn, std::forward<Range>(range)),
       {.buffersize = options.buffersize,
        .chunksize = chunksize,
        .ordered = ordered,

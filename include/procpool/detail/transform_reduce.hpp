@@ -33,9 +33,7 @@ struct batch_element {
     return as_value<U>(std::forward<Element>(element));
   }
   static U&& restore(U& element) { return static_cast<U&&>(element); }
-  static U restore(auto proxy) {
-    return static_cast<U>(proxy);
-  }
+  static U restore(auto proxy) { return static_cast<U>(proxy); }
 };
 template <class C, class Traits>
 struct batch_element<std::basic_string_view<C, Traits>> {
@@ -143,9 +141,8 @@ struct callable_codec<batch_reducer<T, U, Reduce, Transform>> {
 };
 
 template <class Range>
-using transformed_element =
-    std::conditional_t<is_shared_array<std::remove_cvref_t<Range>>, std::ranges::range_reference_t<Range>,
-                       std::decay_t<element_of<Range>>>;
+using transformed_element = std::conditional_t<is_shared_array<std::remove_cvref_t<Range>>,
+                                               std::ranges::range_reference_t<Range>, std::decay_t<element_of<Range>>>;
 
 template <class Range, class T, class Reduce, class Transform>
 concept transform_reduces =

@@ -24,7 +24,8 @@ struct in_process {
 
   static std::shared_ptr<detail::engine> start(detail::engine_setup setup) {
     if (setup.max_memory_per_child != 0) {
-      throw detail::make_error<not_supported>("process_pool: max_memory_per_child: with in_process there are no workers");
+      throw detail::make_error<not_supported>(
+          "process_pool: max_memory_per_child: with in_process there are no workers");
     }
     return std::make_shared<detail::in_process_engine>(std::move(setup));
   }

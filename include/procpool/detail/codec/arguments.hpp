@@ -65,12 +65,14 @@ struct parameter_list {};
 template <class Parameters, class... Args>
 struct arrivals_of_function;
 template <class... Parameters, class... Args>
-requires(sizeof...(Parameters) == sizeof...(Args)) struct arrivals_of_function<parameter_list<Parameters...>, Args...> {
+  requires(sizeof...(Parameters) == sizeof...(Args))
+struct arrivals_of_function<parameter_list<Parameters...>, Args...> {
   static constexpr bool possible = (converted_arrival<Parameters, Args>::possible && ...);
   using types = std::tuple<typename converted_arrival<Parameters, Args>::type...>;
 };
 template <class... Parameters, class... Args>
-requires(sizeof...(Parameters) != sizeof...(Args)) struct arrivals_of_function<parameter_list<Parameters...>, Args...> {
+  requires(sizeof...(Parameters) != sizeof...(Args))
+struct arrivals_of_function<parameter_list<Parameters...>, Args...> {
   static constexpr bool possible = false;
   using types = std::tuple<>;
 };
@@ -125,8 +127,8 @@ consteval std::size_t find_mask() {
 
 /// F called with Args, as they arrive.
 template <class F, class... Args>
-concept callable_with = arrivals<F, Args...>::possible && find_mask<F&, typename arrivals<F, Args...>::types>()
-!= no_mask;
+concept callable_with =
+    arrivals<F, Args...>::possible && find_mask<F&, typename arrivals<F, Args...>::types>() != no_mask;
 
 // ---- arguments ↔ bytes --------------------------------------------------------------------------------------------
 

@@ -65,7 +65,7 @@ class array_block {
     if (bytes > static_cast<std::size_t>(PTRDIFF_MAX)) throw_errno("ftruncate", EFBIG);
     checked(retry_on_eintr([&] { return ::ftruncate(fd.get(), static_cast<off_t>(bytes)); }), "ftruncate");
     checked(::fcntl(fd.get(), F_ADD_SEALS, seals), "fcntl");
-    struct stat status {};
+    struct stat status{};
     checked(::fstat(fd.get(), &status), "fstat");
     return enter(std::move(fd), static_cast<std::uint64_t>(status.st_ino), bytes);
   }
@@ -74,7 +74,7 @@ class array_block {
   /// Throws serialization_error unless the descriptor is one of a sealed memfd, and std::system_error naming mmap; the
   /// descriptor is still the caller's then.
   static std::shared_ptr<array_block> adopt(unique_fd&& fd) {
-    struct stat status {};
+    struct stat status{};
     const int seals_found = ::fcntl(fd.get(), F_GET_SEALS);
     if (seals_found == -1 || (seals_found & seals) != seals || ::fstat(fd.get(), &status) == -1 ||
         !S_ISREG(status.st_mode) || status.st_size <= 0) {

@@ -58,7 +58,8 @@ class byte_writer {
 
   /// Pads with zero bytes to a multiple of `alignment`, a power of two up to payload_alignment.
   void align(std::size_t alignment) {
-    if (reinterpret_cast<std::uintptr_t>(data_) % alignment != 0) grow(capacity_ + 1);  // padding goes by the address too
+    if (reinterpret_cast<std::uintptr_t>(data_) % alignment != 0)
+      grow(capacity_ + 1);  // padding goes by the address too
     const std::size_t pad = (alignment - size_ % alignment) % alignment;
     if (pad != 0) std::memset(extend(pad), 0, pad);
   }
@@ -188,9 +189,9 @@ class byte_reader {
 
  private:
   [[noreturn]] void throw_short(std::size_t wanted) const {
-    throw make_error<serialization_error>("decoding: " + std::to_string(wanted) + " bytes wanted, " +
-                                              std::to_string(remaining()) + " left",
-                                          std::string("bytes"));
+    throw make_error<serialization_error>(
+        "decoding: " + std::to_string(wanted) + " bytes wanted, " + std::to_string(remaining()) + " left",
+        std::string("bytes"));
   }
 
   const std::byte* at_;

@@ -24,7 +24,7 @@ namespace procpool::detail {
 /// `code` is what a worker runs; the bytes it expects are those that encode_callable() and encode_arguments() write.
 /// Instantiating it reports, as compile errors that name the remedy, everything in it that cannot travel.
 template <class F, class... Args>
-requires callable_with<F, Args...>
+  requires callable_with<F, Args...>
 struct call {
   /// The types in which the arguments arrive.
   using arriving = typename arrivals<F, Args...>::types;
@@ -56,11 +56,11 @@ struct call {
 
   /// Throws serialization_error and what a conversion to a parameter's type throws.
   template <class... Values>
-  requires(sizeof...(Values) == sizeof...(Args)) static void encode_arguments(byte_writer& bytes, Values&&... values) {
+    requires(sizeof...(Values) == sizeof...(Args))
+  static void encode_arguments(byte_writer& bytes, Values&&... values) {
     [&]<std::size_t... I>(std::index_sequence<I...>) {
       (put_converted<std::tuple_element_t<I, arriving>>(bytes, std::forward<Values>(values)), ...);
-    }
-    (std::index_sequence_for<Values...>());
+    }(std::index_sequence_for<Values...>());
   }
 
   /// What the worker runs; a task_code. What the user's call throws becomes the reply; out_of_shared_memory and
@@ -143,10 +143,9 @@ struct call {
 
   template <class Callable>
   static decltype(auto) invoke(Callable& callable, arriving& arguments) {
-    return [&]<std::size_t... I>(std::index_sequence<I...>)->decltype(auto) {
+    return [&]<std::size_t... I>(std::index_sequence<I...>) -> decltype(auto) {
       return std::invoke(callable, pass<I>(arguments)...);
-    }
-    (std::make_index_sequence<std::tuple_size_v<arriving>>());
+    }(std::make_index_sequence<std::tuple_size_v<arriving>>());
   }
 
   template <std::size_t I>
@@ -185,14 +184,11 @@ struct starred_call<F, Tuple, std::index_sequence<I...>> {
 
 /// F can be called with the elements of Tuple, a std::tuple, std::pair or std::array.
 template <class F, class Tuple>
-concept callable_with_tuple = requires {
-  std::tuple_size<Tuple>::value;
-}
-&&starred_call<F, Tuple>::possible;
+concept callable_with_tuple = requires { std::tuple_size<Tuple>::value; } && starred_call<F, Tuple>::possible;
 
 /// The call<...> of F with the elements of Tuple.
 template <class F, class Tuple>
-requires callable_with_tuple<F, Tuple>
+  requires callable_with_tuple<F, Tuple>
 using call_with_tuple = typename starred_call<F, Tuple>::template lazy<F>::type;
 
 /// Encodes one tuple's elements as the arguments of call_with_tuple<F, std::remove_cvref_t<Tuple>>.

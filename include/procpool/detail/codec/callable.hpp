@@ -69,8 +69,8 @@ inline constexpr callable_route callable_route_of = callable_route_for<F>();
 
 /// A callable so cheap to decode that every task gets a fresh one.
 template <class F>
-inline constexpr bool cheap_callable = (callable_route_of<F> != callable_route::by_value) &&
-                                       (callable_route_of<F> != callable_route::by_fields);
+inline constexpr bool cheap_callable =
+    (callable_route_of<F> != callable_route::by_value) && (callable_route_of<F> != callable_route::by_fields);
 
 template <class F>
 consteval bool check_callable() {

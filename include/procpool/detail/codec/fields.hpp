@@ -15,11 +15,10 @@ namespace procpool::detail {
 /// std::is_trivially_copyable, right also for closures with GCC 12, which takes it back once it was asked whether they
 /// can be assigned.
 template <class T>
-inline constexpr bool bytewise_copyable = std::is_trivially_copyable_v<T> ||
-                                          (std::is_trivially_copy_constructible_v<T> &&
-                                           std::is_trivially_move_constructible_v<T> &&
-                                           std::is_trivially_destructible_v<T> && !std::is_copy_assignable_v<T> &&
-                                           !std::is_move_assignable_v<T>);
+inline constexpr bool bytewise_copyable =
+    std::is_trivially_copyable_v<T> ||
+    (std::is_trivially_copy_constructible_v<T> && std::is_trivially_move_constructible_v<T> &&
+     std::is_trivially_destructible_v<T> && !std::is_copy_assignable_v<T> && !std::is_move_assignable_v<T>);
 
 /// A T made of bytes: to be filled by memcpy(3) before its value is taken.
 template <class T>
@@ -55,14 +54,16 @@ struct any_lvalue {
 template <class Predicate>
 struct field_where {
   template <class T>
-  requires(Predicate::template holds<T>) operator T() const;
+    requires(Predicate::template holds<T>)
+  operator T() const;
 };
 
 /// Converts to a base class of T alone.
 template <class T>
 struct any_base_of {
   template <class B>
-  requires(std::is_base_of_v<B, T> && !std::is_same_v<B, T>) operator B() const;
+    requires(std::is_base_of_v<B, T> && !std::is_same_v<B, T>)
+  operator B() const;
 };
 
 #pragma GCC diagnostic push
@@ -74,31 +75,24 @@ template <std::size_t N>
 struct after_empty;
 
 #define PROCPOOL_DETAIL_BRACES(z, n, unused) {},
-#define PROCPOOL_DETAIL_AFTER_EMPTY(z, n, unused)                  \
-  template <>                                                      \
-  struct after_empty<n> {                                          \
-    template <class T>                                             \
-    static constexpr bool fills = requires {                       \
-      T{BOOST_PP_REPEAT_##z(n, PROCPOOL_DETAIL_BRACES, ~)};        \
-    };                                                             \
-    template <class T, class Next>                                 \
-    static constexpr bool takes = requires {                       \
-      T{BOOST_PP_REPEAT_##z(n, PROCPOOL_DETAIL_BRACES, ~) Next{}}; \
-    };                                                             \
+#define PROCPOOL_DETAIL_AFTER_EMPTY(z, n, unused)                                                            \
+  template <>                                                                                                \
+  struct after_empty<n> {                                                                                    \
+    template <class T>                                                                                       \
+    static constexpr bool fills = requires { T{BOOST_PP_REPEAT_##z(n, PROCPOOL_DETAIL_BRACES, ~)}; };        \
+    template <class T, class Next>                                                                           \
+    static constexpr bool takes = requires { T{BOOST_PP_REPEAT_##z(n, PROCPOOL_DETAIL_BRACES, ~) Next{}}; }; \
   };
 BOOST_PP_REPEAT(102, PROCPOOL_DETAIL_AFTER_EMPTY, ~)
 #undef PROCPOOL_DETAIL_AFTER_EMPTY
 #undef PROCPOOL_DETAIL_BRACES
 
 template <class T>
-concept has_base = std::is_aggregate_v<T> && !std::is_array_v<T> && !std::is_union_v<T> && requires {
-  T{any_base_of<T>{}};
-};
+concept has_base =
+    std::is_aggregate_v<T> && !std::is_array_v<T> && !std::is_union_v<T> && requires { T{any_base_of<T>{}}; };
 
 template <class T>
-concept empty_initializable = requires {
-  T{};
-};
+concept empty_initializable = requires { T{}; };
 
 template <class T, class Fill, class Probe, std::size_t... Before, std::size_t... After>
 consteval bool takes_among(std::index_sequence<Before...>, std::index_sequence<After...>) {
@@ -167,8 +161,7 @@ consteval bool has_field_where() {
                                                                 std::make_index_sequence<count - I - 1>()) ||
               ...);
     }
-  }
-  (std::make_index_sequence<(count > max_fields ? max_fields : count)>());
+  }(std::make_index_sequence<(count > max_fields ? max_fields : count)>());
 }
 
 /// Whether `{}` in place I stands for several of the initialisers that T takes: a C array is there.
@@ -190,8 +183,9 @@ consteval bool has_uncountable_array() {
   if constexpr (std::is_empty_v<T> || empty_initializable<T>) {
     return false;
   } else {
-    return []<std::size_t... I>(std::index_sequence<I...>) { return (is_array_at<T, I, sizeof...(I)>() || ...); }
-    (std::make_index_sequence<count_fields<T>()>());
+    return []<std::size_t... I>(std::index_sequence<I...>) {
+      return (is_array_at<T, I, sizeof...(I)>() || ...);
+    }(std::make_index_sequence<count_fields<T>()>());
   }
 }
 
@@ -239,18 +233,18 @@ using field_type =
 /// Returns what `fn.template operator()<Fields...>()` returns for the types of the fields.
 template <class T, class Fn>
 constexpr decltype(auto) with_field_types(Fn fn) {
-  return [&]<std::size_t... I>(std::index_sequence<I...>)->decltype(auto) {
+  return [&]<std::size_t... I>(std::index_sequence<I...>) -> decltype(auto) {
     return fn.template operator()<field_type<T, I>...>();
-  }
-  (std::make_index_sequence<count_fields<T>()>());
+  }(std::make_index_sequence<count_fields<T>()>());
 }
 
 /// Calls `fn(field)` for each field in turn.
 template <class T, class Fn>
 constexpr void for_each_field(T& value, Fn fn) {
   auto fields = tie_fields(value);
-  [&]<std::size_t... I>(std::index_sequence<I...>) { (fn(boost::pfr::detail::sequence_tuple::get<I>(fields)), ...); }
-  (std::make_index_sequence<count_fields<std::remove_cv_t<T>>()>());
+  [&]<std::size_t... I>(std::index_sequence<I...>) {
+    (fn(boost::pfr::detail::sequence_tuple::get<I>(fields)), ...);
+  }(std::make_index_sequence<count_fields<std::remove_cv_t<T>>()>());
 }
 
 }  // namespace procpool::detail

@@ -157,7 +157,7 @@ template <class S> inline constexpr refusal known_refusal<std::function<S>> = re
 /// Whether cereal, or the user in cereal's way, has functions for T.
 template <class T>
 concept has_cereal_functions = cereal::traits::is_output_serializable<T, output_archive>::value &&
-    cereal::traits::is_input_serializable<T, input_archive>::value;
+                               cereal::traits::is_input_serializable<T, input_archive>::value;
 
 /// Whether a T can be made to be filled in. Whether a private constructor will do is for cereal::access to find out.
 template <class T>
@@ -166,14 +166,12 @@ concept makeable = std::is_default_constructible_v<T> || has_cereal_functions<T>
 /// Converts to any pointer to objects but characters: what takes it may keep it.
 struct any_object_pointer {
   template <class T>
-  requires(!std::is_function_v<T> && !std::is_same_v<std::remove_cv_t<T>, char>) operator T*() const;
+    requires(!std::is_function_v<T> && !std::is_same_v<std::remove_cv_t<T>, char>)
+  operator T*() const;
 };
 
 template <class T>
-concept dereferenceable = requires(const T& value) {
-  *value;
-}
-|| requires(const T& value) { value.operator->(); };
+concept dereferenceable = requires(const T& value) { *value; } || requires(const T& value) { value.operator->(); };
 
 /// The type arguments of a class template, among which an address type gives the class away.
 template <class T>
@@ -223,8 +221,7 @@ consteval refusal refusal_among_fields() {
                                                                            : false) ||
            ...));
       return found;
-    }
-    (std::make_integer_sequence<int, static_cast<int>(refusal::unsupported)>());
+    }(std::make_integer_sequence<int, static_cast<int>(refusal::unsupported)>());
   }
 }
 

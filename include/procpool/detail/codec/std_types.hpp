@@ -267,8 +267,7 @@ struct codec<std::array<T, N>, route::by_parts> {
     [[maybe_unused]] const auto level = in.deeper();
     return [&]<std::size_t... I>(std::index_sequence<I...>) {
       return type{{(static_cast<void>(I), get_value<T>(in))...}};
-    }
-    (std::make_index_sequence<N>());
+    }(std::make_index_sequence<N>());
   }
 };
 

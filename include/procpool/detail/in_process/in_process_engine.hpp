@@ -20,9 +20,9 @@
 #include <utility>
 #include <vector>
 
-#include <procpool/detail/forced_unwind.hpp>
 #include <procpool/detail/engine.hpp>
 #include <procpool/detail/engine_setup.hpp>
+#include <procpool/detail/forced_unwind.hpp>
 #include <procpool/detail/in_process/local_attachments.hpp>
 #include <procpool/detail/posix/resident_bytes.hpp>
 #include <procpool/detail/worker_context.hpp>
@@ -34,7 +34,8 @@ namespace procpool::detail {
 /// may use the pool that runs it; several threads run their own elements at the same time.
 class in_process_engine final : public engine {
  public:
-  PROCPOOL_CATCHES_FORCED_UNWIND explicit in_process_engine(engine_setup setup) : finalizer_(std::move(setup.finalizer)) {
+  PROCPOOL_CATCHES_FORCED_UNWIND explicit in_process_engine(engine_setup setup)
+      : finalizer_(std::move(setup.finalizer)) {
     if (!setup.initializer) return;
     const worker_scope scope(worker_);
     try {
@@ -129,11 +130,11 @@ class in_process_engine final : public engine {
   /// them out of it under the lock: the thread that runs them, or terminate().
   struct activity {
     std::thread::id thread = std::this_thread::get_id();
-    bool outermost = true;             ///< not begun by a task that this thread runs
-    std::vector<chunk> left{};         ///< from `next` on: not begun
+    bool outermost = true;      ///< not begun by a task that this thread runs
+    std::vector<chunk> left{};  ///< from `next` on: not begun
     std::size_t next = 0;
-    std::optional<chunk> running{};    ///< one element; none: it is not, or no longer, this call's to settle
-    bool settling = false;             ///< an element is between `running` and its end
+    std::optional<chunk> running{};  ///< one element; none: it is not, or no longer, this call's to settle
+    bool settling = false;           ///< an element is between `running` and its end
   };
   using activity_place = std::list<activity>::iterator;
 
@@ -195,7 +196,8 @@ class in_process_engine final : public engine {
     return mine.running;
   }
 
-  PROCPOOL_CATCHES_FORCED_UNWIND void run_element(const chunk& one, heap_writer& result, std::shared_ptr<void>& kept, reply& how) {
+  PROCPOOL_CATCHES_FORCED_UNWIND void run_element(const chunk& one, heap_writer& result, std::shared_ptr<void>& kept,
+                                                  reply& how) {
     job& target = *one.target;
     const parted_job* const whole = one.parted();
     local_attachments callable_attachments(whole == nullptr ? one.arguments->bytes : whole->callable);
@@ -203,10 +205,8 @@ class in_process_engine final : public engine {
     const std::size_t begin = one.arguments->begin_of(one.offset);
     byte_reader arguments(one.arguments->bytes.data() + begin, one.arguments->end_of(one.offset) - begin,
                           &argument_attachments);
-    call_frame frame{.callable = one.callable(&callable_attachments),
-                     .arguments = arguments,
-                     .result = result,
-                     .kept = kept};
+    call_frame frame{
+        .callable = one.callable(&callable_attachments), .arguments = arguments, .result = result, .kept = kept};
     const worker_scope scope(worker_);
     try {
       how.kind = target.code()(frame);

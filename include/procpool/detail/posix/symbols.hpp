@@ -46,8 +46,9 @@ class symbol_file {
   /// `where`: an address in memory; `base`: where the file's beginning is mapped.
   std::optional<found> find(std::uintptr_t where, std::uintptr_t base) const noexcept {
     const std::uintptr_t address = where - base + first_address_;
-    for (const ElfW(Sym)& each : symbols_) {
-      if ((each.st_info & 0xf) != STT_FUNC || address < each.st_value || address - each.st_value >= each.st_size) continue;
+    for (const ElfW(Sym) & each : symbols_) {
+      if ((each.st_info & 0xf) != STT_FUNC || address < each.st_value || address - each.st_value >= each.st_size)
+        continue;
       if (each.st_name >= names_.size()) continue;
       return found{names_.data() + each.st_name, address - each.st_value};
     }

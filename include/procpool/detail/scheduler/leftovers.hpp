@@ -33,10 +33,10 @@ struct leftovers {
   };
 
   bookkeeping_vector<ended_chunk> ended{};
-  bookkeeping_vector<chunk> through{};                  ///< of a worker that is gone
+  bookkeeping_vector<chunk> through{};                 ///< of a worker that is gone
   bookkeeping_small_vector<std::size_t, 8> to_wake{};  ///< workers that have something new to look at
-  bool wake_collector = false;                ///< it has to look sooner than it meant to
-  std::string why_broken{};                   ///< for end_cause::broken
+  bool wake_collector = false;                         ///< it has to look sooner than it meant to
+  std::string why_broken{};                            ///< for end_cause::broken
 };
 
 /// One element that a worker had started when it ended, and that fails.

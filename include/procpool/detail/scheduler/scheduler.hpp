@@ -561,8 +561,8 @@ class scheduler final : public engine {
   const std::size_t max_queued_;
   const std::size_t max_tasks_per_child_;
   Workers workers_;
-  crew<Workers> crew_;         ///< who is there
-  task_table<Workers> table_;  ///< what is where
+  crew<Workers> crew_;                           ///< who is there
+  task_table<Workers> table_;                    ///< what is where
   reply_batch<typename Workers::port> replies_;  ///< under role_
   watchdog<Workers> watchdog_{workers_, crew_, table_};
   heartbeat<Workers> heartbeat_{workers_, crew_};
@@ -578,7 +578,7 @@ class scheduler final : public engine {
   std::atomic<bool> closed_{false};  ///< changes under mutex_
   bool terminated_ = false;
   bool broken_ = false;
-  bool lost_ = false;      ///< under role_
+  bool lost_ = false;                  ///< under role_
   std::atomic<bool> finished_{false};  ///< the collector is to end, and the lanes are about to go; changes under mutex_
 
   std::mutex finishing_;

@@ -110,9 +110,8 @@ class attachment_inbox final : public attachment_source {
       entry& each = entries_[i];
       if (!each.kept()) continue;
       const auto behind = entries_.begin() + static_cast<std::ptrdiff_t>(i) + 1;
-      const bool again = std::any_of(behind, entries_.end(), [&](const entry& later) {
-        return later.kept() && later.identity == each.identity;
-      });
+      const bool again = std::any_of(
+          behind, entries_.end(), [&](const entry& later) { return later.kept() && later.identity == each.identity; });
       if (again || !kept(each.identity)) entries_.erase(behind - 1);
     }
   }

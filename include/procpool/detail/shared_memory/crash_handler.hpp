@@ -59,7 +59,8 @@ inline _Unwind_Reason_Code keep_frame(_Unwind_Context* context, void* argument) 
 
 inline void write_report(crash_record& record, int signal, const siginfo_t& info, const ucontext_t& context) noexcept {
   // Of what the kernel found, not of what somebody sent.
-  const bool fault = info.si_code > 0 && (signal == SIGSEGV || signal == SIGBUS || signal == SIGILL || signal == SIGFPE);
+  const bool fault =
+      info.si_code > 0 && (signal == SIGSEGV || signal == SIGBUS || signal == SIGILL || signal == SIGFPE);
   const std::uintptr_t origin = interrupted_at(context);
   record.address.store(fault ? reinterpret_cast<std::uintptr_t>(info.si_addr) : 0, std::memory_order_relaxed);
   record.frames[0].store(origin, std::memory_order_relaxed);

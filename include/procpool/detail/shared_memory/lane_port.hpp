@@ -459,8 +459,8 @@ class lane_port {
   std::size_t reply_bytes_;
 
   boost::circular_buffer<posting> posted_{slot_count};  // never grows: noting a chunk must not fail
-  std::uint64_t last_ = 0;     ///< the highest number posted; what `limit` says
-  std::uint64_t settled_ = 0;  ///< the highest number settled
+  std::uint64_t last_ = 0;                              ///< the highest number posted; what `limit` says
+  std::uint64_t settled_ = 0;                           ///< the highest number settled
   std::uint64_t reading_ = 0;  ///< the highest number whose reply is being read; settled_ while none is
   std::size_t next_slot_ = 0;
   ring_writer ring_;

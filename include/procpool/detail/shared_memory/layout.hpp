@@ -54,8 +54,8 @@ struct request_half {
   // What the worker polls: one cache line.
   alignas(cache_line) std::atomic<std::uint64_t> limit;  ///< the highest number that may be run
   std::atomic<std::uint32_t> wake;                       ///< futex word: changes whenever the worker should look again
-  std::atomic<std::uint32_t> leave;  ///< not 0: once it has run all up to `limit`, the worker leaves in good order
-  std::atomic<std::uint64_t> stop;   ///< the number of the element that is asked to stop
+  std::atomic<std::uint32_t> leave;       ///< not 0: once it has run all up to `limit`, the worker leaves in good order
+  std::atomic<std::uint64_t> stop;        ///< the number of the element that is asked to stop
   std::atomic<std::uint32_t> array_news;  ///< changes when shared arrays were sent, or are to be let go
 
   // What the worker looks at when it publishes.
@@ -77,11 +77,11 @@ struct request_half {
 
 enum class worker_state : std::uint32_t {
   starting = 0,
-  ready = 1,    ///< the initializer has ended; the worker takes tasks
-  failed = 2,   ///< the initializer threw
-  leaving = 3,  ///< the finalizer runs
-  left = 4,     ///< left in good order
-  outgrown = 5, ///< has grown beyond max_memory_per_child: it claims nothing more, and waits for `leave`
+  ready = 1,     ///< the initializer has ended; the worker takes tasks
+  failed = 2,    ///< the initializer threw
+  leaving = 3,   ///< the finalizer runs
+  left = 4,      ///< left in good order
+  outgrown = 5,  ///< has grown beyond max_memory_per_child: it claims nothing more, and waits for `leave`
 };
 
 enum class sleeping_for : std::uint32_t {
@@ -106,9 +106,9 @@ static_assert(sizeof(reply_header) == 32);
 struct crash_record {
   static constexpr std::uint32_t most_frames = 64;
 
-  std::atomic<std::uint32_t> signal;       ///< 0: there is no report; written when `address` and the first frame are there
-  std::atomic<std::uint32_t> frame_count;  ///< of `frames` that are there
-  std::atomic<std::uint64_t> address;      ///< that it must not have used; 0 if that was not it
+  std::atomic<std::uint32_t> signal;  ///< 0: there is no report; written when `address` and the first frame are there
+  std::atomic<std::uint32_t> frame_count;          ///< of `frames` that are there
+  std::atomic<std::uint64_t> address;              ///< that it must not have used; 0 if that was not it
   std::atomic<std::uint64_t> frames[most_frames];  ///< where it was, then where that was called from, and so on
 };
 

@@ -70,7 +70,8 @@ class shared_region {
     }
     if (!populate(&requests(lane), region_layout::request_arena) ||
         !populate(&replies(lane), region_layout::reply_arena)) {
-      throw make_error<out_of_shared_memory>("no memory for the lane of a worker: " + std::string(std::strerror(errno)));
+      throw make_error<out_of_shared_memory>("no memory for the lane of a worker: " +
+                                             std::string(std::strerror(errno)));
     }
   }
 
@@ -107,8 +108,7 @@ class shared_region {
   /// to lie where a stray write into a neighbour's lane would find it.
   static bool bar(std::byte* begin, std::byte* end) noexcept {
     constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
-    return begin == end ||
-           ::mmap(begin, static_cast<std::size_t>(end - begin), PROT_NONE, flags, -1, 0) != MAP_FAILED;
+    return begin == end || ::mmap(begin, static_cast<std::size_t>(end - begin), PROT_NONE, flags, -1, 0) != MAP_FAILED;
   }
 
   region_layout layout_;

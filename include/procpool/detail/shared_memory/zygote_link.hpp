@@ -102,8 +102,7 @@ class zygote_link {
   /// The first that a zygote says is who it is.
   received receive(zygote_event& event, int flags) noexcept {
     unique_fd beside;
-    const received got =
-        receive_message(control_.get(), event, [&](unique_fd fd) { beside = std::move(fd); }, flags);
+    const received got = receive_message(control_.get(), event, [&](unique_fd fd) { beside = std::move(fd); }, flags);
     if (got == received::message && event.news == zygote_news::alive && pid_ < 0) {
       pid_ = event.pid;
       process_ = registered_fd(std::move(beside));
@@ -112,7 +111,8 @@ class zygote_link {
   }
 
   static zygote_request request(zygote_order order, std::size_t lane, std::uint64_t generation) noexcept {
-    return {.order = order, .lane = static_cast<std::uint32_t>(lane), .index = 0, .unused = 0, .generation = generation};
+    return {
+        .order = order, .lane = static_cast<std::uint32_t>(lane), .index = 0, .unused = 0, .generation = generation};
   }
 
   /// The zygote is no child of the application, whose wait() and SIGCHLD handler are not meant for a process that it does
