@@ -73,6 +73,10 @@ def table(header, rows):
         yield "| " + " | ".join(row) + " |"
 
 
+def workers_in_words(n):
+    return "1 worker" if n == 1 else f"{n} workers"
+
+
 def micro(seconds):
     return f"{seconds * 1e6:.2g} µs" if seconds * 1e6 < 100 else f"{seconds * 1e6:.0f} µs"
 
@@ -95,8 +99,8 @@ def report(found):
     yield from table(["", "median", "range"], [
         [name, f"{median * 1e9:.0f} ns", f"{least * 1e9:.0f} to {most * 1e9:.0f}"]
         for name, job in [
-            *[(f"parent, `apply_async`, {n} workers: submitting", f"submit-{n}") for n in WORKERS],
-            *[(f"parent, `apply_async`, {n} workers: collecting", f"collect-{n}") for n in WORKERS],
+            *[(f"parent, `apply_async`, {workers_in_words(n)}: submitting", f"submit-{n}") for n in WORKERS],
+            *[(f"parent, `apply_async`, {workers_in_words(n)}: collecting", f"collect-{n}") for n in WORKERS],
             ("worker, a task that reads the clock", "worker"),
             ("parent, an element of a `map` of int", "element-parent"),
             ("worker, an element that reads the clock", "element-worker"),
@@ -112,7 +116,7 @@ def report(found):
     rows = []
     for kind, inputs in (("sleepers", 0.0), ("slow-inputs", cost["input"])):
         for n in WORKERS:
-            name = f"{n} workers" + (f", inputs of {micro(inputs)}" if inputs else "")
+            name = workers_in_words(n) + (f", inputs of {micro(inputs)}" if inputs else "")
             model = min(n / task, 1 / (inputs + parent(n)))
             simulated = simulate(n, task, inputs + cost[f"submit-{n}"], cost[f"collect-{n}"], 4 * n, 300 * n)
             median, least, most = found[f"{kind}-{n}"]
