@@ -51,8 +51,8 @@ inline unique_fd oom_kills_file(const std::string& membership = "/proc/self/cgro
   return {};
 }
 
-/// Tells whether the kernel has ended a process of the control group since it was last asked, or since start(); nothing where
-/// that is not told. The count has risen before the process dies.
+/// Tells whether the kernel has ended a process of the control group since it was last asked, or since start(); nothing
+/// where that is not told. The count has risen before the process dies.
 class oom_watch {
  public:
   void start() noexcept {

@@ -38,8 +38,8 @@ class reply_batch {
 
   bool empty() const noexcept { return count_ == 0; }
 
-  /// Settles their elements, as far as the replies can be believed. The jobs stay: their chunks are in the port until that is told
-  /// what is settled.
+  /// Settles their elements, as far as the replies can be believed. The jobs stay: their chunks are in the port until
+  /// that is told what is settled.
   void read(Port& port) noexcept {
     for (; read_ != count_; ++read_) {
       const auto answer = port.next_reply(number_of(read_));

@@ -116,6 +116,7 @@ class task_table {
         done.to_wake.push_back(i);
         if (!taken) continue;  // the worker got on meanwhile: look again from where it is now
         forget_head(i, lowest - 1);
+        idle_ = true;  // this one may be: whoever settles something next balances
         bookkeeping_vector<chunk> others;
         for (chunk& each : back) {
           if (predicate(each)) {
@@ -360,7 +361,7 @@ class task_table {
   bookkeeping_vector<bool> blocked_;  ///< dispatch_shared(): whose lane has no room now
   std::size_t level_ = 0;             ///< least_busy(): who has no more to do than this is given more,
   std::size_t at_level_ = 0;          ///< from this one on
-  bool idle_ = false;                 ///< a worker had nothing to do after the last balance()
+  bool idle_ = false;                 ///< a worker may have nothing to do, but for those that refill() is told of
   steady_time soonest_expiry_ = no_deadline;
   std::optional<end_cause> ending_;
   std::string why_broken_;
