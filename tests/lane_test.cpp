@@ -3,6 +3,7 @@
 // race detector cannot see between processes it sees here.
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -14,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/codec/call.hpp>
 #include <procpool/detail/shared_memory/lane_port.hpp>
 #include <procpool/detail/shared_memory/worker_arrays.hpp>
 #include <procpool/detail/shared_memory/worker_loop.hpp>
@@ -44,6 +46,26 @@ reply_kind fill(call_frame& frame) {
   std::memset(frame.result.extend(size), static_cast<int>(size % 251), size);
   return reply_kind::value;
 }
+
+std::uint64_t twice_but_for_sevens(std::uint64_t x) {
+  if (x % 7 == 0) throw std::invalid_argument("a seven");
+  return 2 * x;
+}
+
+/// Its elements run as series.
+class series_job final : public parted_job {
+ public:
+  using calling = call<std::uint64_t (*)(std::uint64_t), std::uint64_t>;
+  static_assert(calling::series_size == sizeof(std::uint64_t));
+
+  explicit series_job(std::uint64_t (*task)(std::uint64_t)) : parted_job(&calling::code, "test", 0) {
+    calling::encode_callable(callable, task);
+    series_size = calling::series_size;
+  }
+  void retain() noexcept override {}
+  void release() noexcept override {}
+  bool settle(std::size_t, reply&) noexcept override { return true; }
+};
 
 reply_kind fails_on_odd(call_frame& frame) {
   return frame.arguments.get<std::uint64_t>() % 2 == 1 ? reply_kind::exception : reply_kind::value;
@@ -109,16 +131,17 @@ class lane_under_test {
     port.wake();
   }
 
-  /// Waits for the next reply; it is good until the one after it.
-  lane_port::worker_reply next() {
+  /// Waits for the next reply, or those of up to `most` elements; good until the one after it.
+  lane_port::worker_reply next(std::uint64_t most = 1) {
     const std::uint64_t number = port.settled() + 1;
-    while (*port.published(port.settled(), port.last()) < number) std::this_thread::yield();
-    const auto answer = port.next_reply(number);
+    std::uint64_t published;
+    while ((published = *port.published(port.settled(), port.last())) < number) std::this_thread::yield();
+    const auto answer = port.next_reply(number, std::min(most, published - number + 1));
     REQUIRE(answer.has_value());
     return *answer;
   }
-  void settle_next() {
-    const std::uint64_t number = port.settled() + 1;
+  void settle_next(std::uint64_t count = 1) {
+    const std::uint64_t number = port.settled() + count;
     std::vector<chunk> through;
     port.settle(number, through);
     port.taken(number);
@@ -170,6 +193,48 @@ TEST_CASE("a lane holds chunks that are posted ahead, and goes round its rings",
     lane.port.wake();
     REQUIRE(lane.next_value() == 2 * answered);
     ++answered;
+  }
+  CHECK(lane.port.empty());
+}
+
+TEST_CASE("a lane answers a chunk in series, and goes round its ring", "[lane]") {
+  series_job job([](std::uint64_t x) { return 2 * x; });
+  job.awaited_together = GENERATE(false, true);
+  lane_under_test lane;
+  std::size_t together = 0;
+  std::uint64_t answered = 0;
+  for (std::uint64_t count = 1; count < 100'000; count *= 3) {
+    const std::uint64_t first = answered;
+    lane.post(chunk_of_range(job, first, count));
+    while (answered != first + count) {
+      const auto answer = lane.next(first + count - answered);
+      REQUIRE(answer.kind == reply_kind::value);
+      REQUIRE(answer.size == sizeof(std::uint64_t));
+      for (std::size_t i = 0; i != answer.count; ++i) {
+        std::uint64_t value;
+        std::memcpy(&value, answer.data + i * answer.size, sizeof(value));
+        REQUIRE(value == 2 * answered++);
+      }
+      if (answer.count > 1) ++together;
+      lane.settle_next(answer.count);
+    }
+  }
+  CHECK(together > 0);
+}
+
+TEST_CASE("an element that fails ends its series, and the next ones run", "[lane]") {
+  series_job job(twice_but_for_sevens);
+  lane_under_test lane;
+  lane.post(chunk_of_range(job, 0, 100));
+  for (std::uint64_t x = 0; x != 100; ++x) {
+    const auto answer = lane.next();
+    REQUIRE(answer.kind == (x % 7 == 0 ? reply_kind::exception : reply_kind::value));
+    if (x % 7 != 0) {
+      std::uint64_t value;
+      std::memcpy(&value, answer.data, sizeof(value));
+      REQUIRE(value == 2 * x);
+    }
+    lane.settle_next();
   }
   CHECK(lane.port.empty());
 }
@@ -414,6 +479,14 @@ TEST_CASE("replies that cannot be are refused", "[lane]") {
   }
   SECTION("in the arena, misaligned") { header.arena = region_layout::reply_arena + 1; }
   SECTION("wrap upon wrap") { header.number = reply_header::wrap; }
+  const auto series_of = [&](std::uint64_t size, std::uint32_t room, std::uint64_t end) {
+    header = {1, size, end, static_cast<std::uint32_t>(reply_kind::series), room};
+  };
+  SECTION("a series of results without a size") { series_of(0, 4, 0); }
+  SECTION("a series without room") { series_of(8, 0, 0); }
+  SECTION("a series of more results than there may be") { series_of(8, series_bytes / 8 + 1, 0); }
+  SECTION("a series of results larger than anything") { series_of(~std::uint64_t{0}, 2, 0); }
+  SECTION("a series that has ended before its first element, and nothing behind it") { series_of(8, 4, 1); }
   std::memcpy(replies.ring, &header, sizeof(header));
   const bool good = header.number == 1 && header.kind == 1 && header.size == 8 && header.arena == 0;
   CHECK(port.next_reply(1).has_value() == good);

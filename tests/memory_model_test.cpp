@@ -84,6 +84,9 @@ const lane_bounds small_worlds[] = {
     {.operations = 2, .elements = 2, .worker_sleeps = false, .parent_sleeps = false},
     {.operations = 1, .elements = 1},
     {.operations = 2, .elements = 1, .watches = true, .takes_back = false, .parent_sleeps = false},
+    {.operations = 2, .elements = 2, .series = true, .worker_sleeps = false, .parent_sleeps = false},
+    {.operations = 1, .elements = 2, .series = true, .takes_back = false, .worker_sleeps = false},
+    {.operations = 3, .elements = 3, .series = true, .worker_sleeps = false, .parent_sleeps = false},
 };
 
 const std::map<unsigned, site>& sites() {
@@ -200,6 +203,22 @@ TEST_CASE("a worker sleeps until there is room for its reply", "[memory_model]")
   CHECK((all.partial() || all.found.wakes > 0));
 }
 
+TEST_CASE("elements are taken back from a worker that runs a series", "[memory_model]") {
+  const auto all = require_right(
+      {.operations = count(3), .elements = count(3), .series = true, .worker_sleeps = false, .parent_sleeps = false});
+  CHECK((all.partial() || all.seen.went_on));
+  CHECK((all.partial() || all.seen.stepped_back));
+  CHECK((all.partial() || all.seen.restored));
+  CHECK((all.partial() || all.seen.posted_again));
+}
+
+TEST_CASE("a parent that sleeps is rung for behind a series", "[memory_model]") {
+  const auto all = require_right({.operations = count(1), .elements = 2, .series = true});
+  CHECK((all.partial() || all.seen.went_on));
+  CHECK((all.partial() || all.found.wakes > 0));
+  CHECK((all.partial() || all.found.rings > 0));
+}
+
 TEST_CASE("only the element that runs is asked to stop, and is not taken back", "[memory_model]") {
   const auto all = require_right(
       {.operations = count(3), .elements = 2, .watches = true, .worker_sleeps = false, .parent_sleeps = false});
@@ -232,6 +251,7 @@ TEST_CASE("no step of the lane's protocol can be left out, but those that only h
   const std::map<std::string, const char*> help = {
       {"replies.claimed.store(number - 1,",
        "or nothing could be taken back, and a death would fail what never started"},
+      {"replies.claimed.store(number, std::memory_order_relaxed)", "the same"},
       {"replies.asleep.store(sleeping_for::nothing,", "or the worker would be woken while it is awake"},
       {"replies.published.store(published,", "repeats"},
       {"replies.claimed.store(claimed,", "repeats"},

@@ -41,8 +41,9 @@ struct answer {
   reply_kind kind{};
   std::size_t offset = 0;  ///< of the payload, in the half
   std::size_t size = 0;
-  bool in_arena = false;
-  std::uint64_t next = 0;  ///< where the reply behind it begins
+  bool in_place = false;   ///< in the arena, or in a series
+  std::size_t count = 1;   ///< results, one behind the other
+  std::uint64_t next = 0;  ///< where the reply behind it begins, or its series, if that may go on
 };
 
 class talkative_worker {
@@ -63,7 +64,11 @@ class talkative_worker {
   void run() {
     for (int replies = 0; !in_.empty() && believed_ && replies != 120; ++replies) {
       if (port_.outstanding() == unread_) post();
-      write_reply();
+      if (in_.below(4) == 0) {
+        write_series();
+      } else {
+        write_reply();
+      }
       if (believed_ && in_.below(4) == 0) collect();
     }
     if (believed_) collect();
@@ -97,6 +102,30 @@ class talkative_worker {
       if (port_.empty()) post();
       header.number = port_.settled() + unread_ + 1;
     }
+    write(header, in_ring);
+    publish(1);
+  }
+
+  /// Results of several elements, fewer than it has room for, or none before the next reply.
+  void write_series() {
+    const std::uint64_t number = port_.settled() + unread_ + 1;
+    const std::uint64_t size = 1 + in_.below(64);
+    const std::uint64_t room = 1 + in_.byte() % (series_bytes / size);
+    const std::size_t in_ring = sizeof(reply_header) + round_up(static_cast<std::size_t>(room * size), 8);
+    if (!ring_.fits(in_ring, requests_.taken_bytes)) return;
+    const std::size_t at = write(
+        {number, size, 0, static_cast<std::uint32_t>(reply_kind::series), static_cast<std::uint32_t>(room)}, in_ring);
+    const std::uint64_t possible = std::min<std::uint64_t>(room, port_.outstanding() - unread_);
+    const std::uint64_t count = in_.below(static_cast<std::uint32_t>(possible + 1));
+    for (std::uint64_t done = 0; done != count; ++done) {
+      publish(1);
+      if (believed_ && in_.below(8) == 0) collect();
+    }
+    if (count != room) end_of_series(replies_.ring + at).store(number + count);
+  }
+
+  /// Where the header has come to lie in the ring.
+  std::size_t write(const reply_header& header, std::size_t in_ring) {
     const std::uint64_t before = ring_.head();
     const std::uint64_t at = ring_.place(in_ring);
     if (at - before >= sizeof(header)) {
@@ -104,10 +133,14 @@ class talkative_worker {
       std::memcpy(replies_.ring + before % ring_bytes, &wrap, sizeof(wrap));
     }
     std::byte* const where = replies_.ring + at % ring_bytes;
-    std::memset(where, static_cast<int>(number), in_ring);
+    std::memset(where, static_cast<int>(header.number), in_ring);
     std::memcpy(where, &header, sizeof(header));
     if (in_.below(4) == 0) corrupt(at % ring_bytes);
-    ++unread_;
+    return at % ring_bytes;
+  }
+
+  void publish(std::size_t count) {
+    unread_ += count;
     replies_.claimed = replies_.published = port_.settled() + unread_;
   }
 
@@ -171,8 +204,54 @@ class talkative_worker {
 
   // ---- the parent --------------------------------------------------------------------------------------------------
 
+  struct open_series {
+    std::uint64_t position;  ///< of its header
+    std::uint64_t first;
+    std::uint64_t room;
+    std::uint64_t size;
+  };
+
+  /// The results of the open series from `number` on.
+  std::optional<answer> judge_series(std::uint64_t number, std::uint64_t most) {
+    std::uint64_t end = 0;
+    std::memcpy(&end, replies_.ring + series_->position % ring_bytes + offsetof(reply_header, arena), sizeof(end));
+    const std::uint64_t full = series_->first + series_->room;
+    if (end == 0 || end > full) end = full;
+    if (number >= end) return std::nullopt;
+    answer is;
+    is.kind = reply_kind::value;
+    is.in_place = true;
+    is.size = series_->size;
+    is.count = std::min(most, end - number);
+    is.offset = offsetof(reply_half, ring) + series_->position % ring_bytes + sizeof(reply_header) +
+                (number - series_->first) * series_->size;
+    is.next = series_->position;
+    if (number + is.count == full) is.next = leave_series();
+    return is;
+  }
+  /// Where the next reply lies.
+  std::uint64_t leave_series() {
+    const std::uint64_t next =
+        series_->position + sizeof(reply_header) + round_up(series_->room * series_->size, alignof(reply_header));
+    series_.reset();
+    return next;
+  }
+
   /// What the layout says of the reply at a position, as its bytes are now.
-  std::optional<answer> judge(std::uint64_t position, std::uint64_t number) const {
+  std::optional<answer> judge(std::uint64_t position, std::uint64_t number, std::uint64_t most) {
+    for (int ended = 0; ended != 3; ++ended) {
+      if (!series_) {
+        const auto single = judge_single(position, number);
+        if (!series_) return single;
+      }
+      if (const auto is = judge_series(number, most)) return is;
+      position = leave_series();
+    }
+    return std::nullopt;
+  }
+
+  /// Of a series only that it begins.
+  std::optional<answer> judge_single(std::uint64_t position, std::uint64_t number) {
     reply_header header;
     for (bool wrapped = false;; wrapped = true) {
       const std::size_t offset = position % ring_bytes;
@@ -183,7 +262,15 @@ class talkative_worker {
       if (wrapped || offset == 0) return std::nullopt;
       position = (position / ring_bytes + 1) * ring_bytes;
     }
-    if (header.number != number || header.kind < 1 || header.kind > 5) return std::nullopt;
+    if (header.number != number || header.kind < 1 || header.kind > 6) return std::nullopt;
+    if (header.kind == 6) {
+      if (header.size > 0 && header.size <= series_bytes && header.room > 0 &&
+          header.room * header.size <= series_bytes &&
+          position % ring_bytes + sizeof(header) + header.room * header.size <= ring_bytes) {
+        series_ = {position, number, header.room, header.size};
+      }
+      return std::nullopt;
+    }
     answer is;
     is.kind = static_cast<reply_kind>(header.kind);
     is.size = header.size;
@@ -196,7 +283,7 @@ class talkative_worker {
           header.arena + header.size > round_up(region_layout::reply_arena + written, lane_page)) {
         return std::nullopt;
       }
-      is.in_arena = true;
+      is.in_place = true;
       is.offset = header.arena;
       is.next = position + sizeof(header);
       return is;
@@ -214,14 +301,14 @@ class talkative_worker {
     require(published == settled + unread_, "what was published in order is not seen");
     std::uint64_t position = requests_.taken_bytes;
     std::uint64_t number = settled;
-    for (; number != *published; ++number) {
-      const auto expected = judge(position, number + 1);
+    while (number != *published) {
+      const auto expected = judge(position, number + 1, *published - number);
       const std::uint64_t changes = hostile_memory::instance().changes_made();
       std::optional<lane_port::worker_reply> got;
       {
         const hostile_memory::watching here;
         const hostile_memory::each_byte_once once;
-        got = port_.next_reply(number + 1);
+        got = port_.next_reply(number + 1, *published - number);
       }
       const bool unchanged = hostile_memory::instance().changes_made() == changes;
       if (unchanged) require(got.has_value() == expected.has_value(), "a reply is judged otherwise than it should be");
@@ -236,6 +323,7 @@ class talkative_worker {
         break;
       }
       position = expected->next;
+      number += got->count;
     }
     std::vector<chunk> through;
     port_.settle(number, through);
@@ -254,9 +342,13 @@ class talkative_worker {
       require(got.size == 0 || got.data + got.size <= half || got.data >= half + all,
               "a private copy in shared memory");
     } else {
-      require(got.data >= half + region_layout::reply_arena && got.data <= half + all &&
-                  got.size <= static_cast<std::size_t>(half + all - got.data),
-              "a payload outside of its arena");
+      const std::byte* const end = got.data + got.size * got.count;
+      if (got.data < half + region_layout::reply_arena) {
+        require(got.data >= replies_.ring && end <= replies_.ring + ring_bytes, "results outside of the ring");
+      } else {
+        require(got.data <= half + all && got.size <= static_cast<std::size_t>(half + all - got.data) && got.count == 1,
+                "a payload outside of its arena");
+      }
       require(got.size <= no_matter ||
                   got.data + got.size <= half + round_up(region_layout::reply_arena + written, lane_page),
               "a payload larger than the memory behind it");
@@ -268,9 +360,10 @@ class talkative_worker {
 
   void compare(const lane_port::worker_reply& got, const answer& expected) {
     const auto* const half = reinterpret_cast<const std::byte*>(&replies_);
-    require(got.kind == expected.kind && got.size == expected.size && got.stable == !expected.in_arena,
+    require(got.kind == expected.kind && got.size == expected.size && got.stable == !expected.in_place &&
+                got.count == expected.count,
             "a reply is not what its header says");
-    if (expected.in_arena) {
+    if (expected.in_place) {
       require(got.data == half + expected.offset, "a payload is not where its header says");
     } else {
       require(std::memcmp(got.data, half + expected.offset, got.size) == 0,
@@ -284,6 +377,7 @@ class talkative_worker {
   fuzz::input& in_;
   lane_port port_{region_, 0};
   ring_writer ring_;
+  std::optional<open_series> series_;  ///< that the parent has begun to read
   std::size_t unread_ = 0;
   bool believed_ = true;
   volatile unsigned sum_ = 0;

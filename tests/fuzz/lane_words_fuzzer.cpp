@@ -289,9 +289,11 @@ class lane_under_attack {
       static_cast<void>(last);
     } else {
       const auto begin = static_cast<std::size_t>(reply.data - half);
-      require(begin >= region_layout::reply_arena && begin <= region_.layout().reply_bytes() &&
-                  reply.size <= region_.layout().reply_bytes() - begin,
-              "a reply outside of its arena");
+      const bool series = begin >= offsetof(reply_half, ring) && begin + reply.size <= sizeof(reply_half);
+      require(series || (begin >= region_layout::reply_arena && begin <= region_.layout().reply_bytes() &&
+                         reply.size <= region_.layout().reply_bytes() - begin),
+              "a reply outside of its arena, and of the ring");
+      require(reply.count == 1, "results that were not asked for");
       require(reply.size <= std::size_t{1} << 20, "a reply that is larger than what was ever written");
     }
     if (!honest_) return;

@@ -30,7 +30,10 @@ set(port detail/shared_memory/lane_port.hpp)
 mutant(published_unbounded lane_words detail/shared_memory/lane_protocol.hpp "seen > last || " "")
 mutant(claimed_unbounded lane_words ${port} "return std::clamp(protocol::claimed(replies_), reading_, last_);"
   "return protocol::claimed(replies_);")
-mutant(reply_of_another_number lane_replies ${port} "header.number != number || " "")
+mutant(reply_of_another_number lane_replies ${port} "if (header.number != number) return std::nullopt;" "")
+mutant(series_unbounded lane_replies ${port}
+  "header.room * header.size > ring_bytes - offset - sizeof(header)" "false")
+mutant(series_end_unbounded lane_replies ${port} "std::min(said_end, full)" "said_end")
 mutant(small_reply_unbounded lane_replies ${port} "header.size > ring_payload || " "")
 mutant(large_reply_unbounded lane_replies ${port} "header.size > reply_bytes_ - header.arena || " "")
 mutant(large_reply_unbacked lane_replies ${port}

@@ -57,6 +57,7 @@ class lives {
       small(worker);
       spilled(worker);
       large(worker);
+      series(worker);
       thrown(worker);
       arrays(worker);
       if (times_ == 0) break;
@@ -79,6 +80,15 @@ class lives {
                        [](u64 id) { return make_tuple(id, id * 37 % 500); }),
           97);
     serve(worker, make_message("a callable with bytes", worker.next_id(), labelling{"label "}, 4, 2, only_id));
+  }
+
+  /// Elements that run in one go, and one of them that fails.
+  void series(session& worker) {
+    serve(worker, as_series(make_message("a series", worker.next_id(), &small_task, 8, 8, only_id)));
+    serve(worker, as_series(make_message("series, and taken soon", worker.next_id(), &small_task, 9, 3, only_id)), 61);
+    const u64 first = worker.next_id();
+    serve(worker, as_series(make_message("a series with failures", first, &failing_task, 7, 7,
+                                         [first](u64 id) { return make_tuple(id, id == first || id == first + 3); })));
   }
 
   /// More than the ring holds: the worker waits for room, and replies wrap round its end.
@@ -150,13 +160,17 @@ class lives {
     begin("start, at full speed");
     worker.start_quickly();
     taken_back(worker);
+    series_taken_back(worker);
     posted(worker);
     rung_for(worker);
+    rung_for_series(worker);
     asked_to_stop(worker);
     begin("room made");
     sweep_room(tried, worker, 3 * stride_);
     begin("killed and replaced");
-    sweep_kill(tried, worker, 30 * stride_);
+    sweep_kill(tried, worker, 30 * stride_, small_elements);
+    begin("killed in a series");
+    sweep_kill(tried, worker, 20 * stride_, series_of_small_elements);
     begin("leave");
     worker.leave_quickly();
     tell();
@@ -164,7 +178,12 @@ class lives {
 
   void taken_back(session& worker) {
     begin("taken back");
-    sweep_take_back(tried, worker, stride_);
+    sweep_take_back(tried, worker, stride_, small_elements, 1);
+    tell();
+  }
+  void series_taken_back(session& worker) {
+    begin("series taken back");
+    sweep_take_back(tried, worker, stride_, series_of_small_elements, 2);
     tell();
   }
   void posted(session& worker) {
@@ -182,6 +201,12 @@ class lives {
   void rung_for(session& worker) {
     begin("rung for");
     sweep_doze(tried, worker, stride_);
+    tell();
+  }
+
+  void rung_for_series(session& worker) {
+    begin("rung for behind a series");
+    sweep_doze_behind_series(tried, worker, stride_);
     tell();
   }
 
@@ -291,6 +316,7 @@ int hunt(mutant wanted) {
     switch (wanted) {
       case mutant::none:
         here.only<&lives::small>();
+        here.only<&lives::series>();
         here.only<&lives::spilled>();
         here.only<&lives::large>();
         here.only<&lives::arrays>();
@@ -301,6 +327,16 @@ int hunt(mutant wanted) {
       case mutant::early_publish:
       case mutant::publish_two:
         return here.only<&lives::small>();
+      case mutant::series_no_claim:
+      case mutant::series_no_end:
+      case mutant::series_publish_two:
+        return here.only<&lives::series>();
+      case mutant::series_no_second_look:
+      case mutant::series_no_step_back:
+      case mutant::series_stale_chunk:
+        return here.only<&lives::series_taken_back>();
+      case mutant::no_ring_for_chunk:
+        return here.only<&lives::rung_for_series>();
       case mutant::no_wrap:
       case mutant::no_room:
         return here.only<&lives::spilled>();

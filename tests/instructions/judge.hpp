@@ -168,6 +168,9 @@ class judge {
       remember(half + offsetof(reply_half, ring) + offset, size);
       at += size;
     }
+    // The header of a series may change as long as that is not read to its end.
+    const std::size_t next = report_->read_to % ring_bytes;
+    remember(half + offsetof(reply_half, ring) + next, std::min(sizeof(reply_header), ring_bytes - next));
     for (std::size_t i = 0; i != report_->count; ++i) remember(report_->blocks[i].bytes, report_->blocks[i].size);
     valid_ = true;
   }

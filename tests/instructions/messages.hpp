@@ -202,7 +202,8 @@ class message {
   elements job;
   std::vector<chunk> chunks;
   std::vector<expected_reply> expected;
-  verifier verify;  ///< instead of the comparison of bytes
+  verifier verify;                ///< instead of the comparison of bytes
+  std::uint32_t series_size = 0;  ///< what its job would have, to run as series
   bool uses_attachments = false;
   bool uses_request_arena = false;
 
@@ -250,6 +251,7 @@ std::unique_ptr<message> make_message(std::string name, std::uint64_t first, con
         using calling = call<F, Args...>;
         auto made = std::make_unique<message>(std::move(name), first, &calling::code);
         calling::encode_callable(made->job.callable, callable);
+        made->series_size = calling::series_size;
         for (std::size_t done = 0; done != count;) {
           inputs_ptr encoded(new inputs);
           for (std::size_t i = 0; i != each && done != count; ++i, ++done) {
@@ -262,6 +264,14 @@ std::unique_ptr<message> make_message(std::string name, std::uint64_t first, con
         return made;
       },
       arguments_of(first));
+}
+
+/// Its elements run in one go, as far as they can, and are awaited together.
+inline std::unique_ptr<message> as_series(std::unique_ptr<message> what) {
+  if (what->series_size == 0) throw std::logic_error(what->name + " cannot run as a series");
+  what->job.series_size = what->series_size;
+  what->job.awaited_together = true;
+  return what;
 }
 
 }  // namespace instructions

@@ -10,21 +10,28 @@ function(seed text replacement)
 endfunction()
 
 set(header lane_protocol.hpp)
-seed([[  replies.claimed.store(number, ]]
-     [[  if (!SEEDED(no_claim)) replies.claimed.store(number, ]])
-seed([[  if (requests.limit.load(]]
-     [[  if (SEEDED(no_second_look) || requests.limit.load(]])
+seed([[  replies.claimed.store(number, std::memory_order_seq_cst);]]
+     [[  if (!SEEDED(no_claim)) replies.claimed.store(number, std::memory_order_seq_cst);]])
+seed([[  if (requests.limit.load(std::memory_order_seq_cst)]]
+     [[  if (SEEDED(no_second_look) || requests.limit.load(std::memory_order_seq_cst)]])
 seed([[  replies.claimed.store(number - 1, ]]
      [[  if (!SEEDED(no_step_back)) replies.claimed.store(number - 1, ]])
 seed([[  requests.slots[(slot + 1) % ]]
      [[  if (!SEEDED(stale_slot)) requests.slots[(slot + 1) % ]])
 seed([[  if (replies.claimed.load(]]
      [[  if (SEEDED(blind_take_back) || replies.claimed.load(]])
-seed([[  replies.published.store(number, ]]
-     [[  const std::uint32_t early = requests.sleeping.load(std::memory_order_relaxed);
-  replies.published.store(number + (SEEDED(publish_two) ? 1 : 0), ]])
-seed([[  return requests.sleeping.load(]]
-     [[  return SEEDED(early_ring) ? early : requests.sleeping.load(]])
+seed([[  replies.published.store(number, std::memory_order_release);
+}]]
+     [[  replies.published.store(number + (SEEDED(publish_two) ? 1 : 0), std::memory_order_release);
+}]])
+seed([[  replies.published.store(number, std::memory_order_release);
+  replies.claimed.store(number + 1, ]]
+     [[  replies.published.store(number + (SEEDED(series_publish_two) ? 1 : 0), std::memory_order_release);
+  if (!SEEDED(series_no_claim)) replies.claimed.store(number + 1, ]])
+seed([[  if (requests.limit.load(std::memory_order_acquire) > number)]]
+     [[  if (SEEDED(series_no_second_look) || requests.limit.load(std::memory_order_acquire) > number)]])
+seed([[  replies.claimed.store(number, std::memory_order_relaxed);]]
+     [[  if (!SEEDED(series_no_step_back)) replies.claimed.store(number, std::memory_order_relaxed);]])
 seed([[  replies.timed_since.store(]]
      [[  if (SEEDED(late_time)) replies.timed.store(number, std::memory_order_release);
   replies.timed_since.store(]])
@@ -37,26 +44,40 @@ seed([[  return told_to_leave(requests) && !allowed(requests, number);]]
 set(header worker_loop.hpp)
 seed([[      if (!protocol::claim(requests_, replies_, number)) continue;]]
      [[      if (!SEEDED(late_claim) && !protocol::claim(requests_, replies_, number)) continue;]])
-seed([[      kind = call(number - first_);]]
-     [[      kind = call(number - first_);
+seed([[      number = published_ + 1;]]
+     [[      number = published_ + 1;
       if (SEEDED(late_claim)) static_cast<void>(protocol::claim(requests_, replies_, number));]])
 seed([[    std::byte* at = place(sizeof(header)]]
-     [[    if (SEEDED(early_publish)) static_cast<void>(protocol::publish(requests_, replies_, number));
+     [[    if (SEEDED(early_publish)) protocol::publish(replies_, number);
     std::byte* at = place(sizeof(header)]])
+seed([[    if (published_ + 1 != room_ends_) end_of_series]]
+     [[    if (!SEEDED(series_no_end) && published_ + 1 != room_ends_) end_of_series]])
+seed([[    if (!claimed || protocol::begins(requests_, next_slot_, next)]]
+     [[    if (!claimed || (!SEEDED(series_stale_chunk) && protocol::begins(requests_, next_slot_, next))]])
+seed([[    if (std::exchange(to_ring_, false)) ring();]]
+     [[    if (std::exchange(to_ring_, false) && !SEEDED(no_ring_for_chunk)) ring();]])
 seed([[      std::memcpy(replies_.ring + before % ring_bytes, &wrap, sizeof(wrap));]]
      [[      if (!SEEDED(no_wrap)) std::memcpy(replies_.ring + before % ring_bytes, &wrap, sizeof(wrap));]])
-seed([[    if (!fits()) sleep_until(fits, sleeping_for::room);]]
-     [[    if (!SEEDED(no_room) && !fits()) sleep_until(fits, sleeping_for::room);]])
+seed([[    if (!fits()) {]]
+     [[    if (!SEEDED(no_room) && !fits()) {]])
 seed([[    if (!result_.attachments().empty()) send_attachments(socket_, number, result_.attachments(), 0);]]
      [[    if (!SEEDED(late_arrays) && !result_.attachments().empty()) {
       send_attachments(socket_, number, result_.attachments(), 0);
     }]])
 seed([[    result_.restart();]]
      [[    if (SEEDED(late_arrays) && !result_.attachments().empty()) {
-      static_cast<void>(protocol::publish(requests_, replies_, number));
+      protocol::publish(replies_, number);
       send_attachments(socket_, number, result_.attachments(), 0);
     }
     result_.restart();]])
+seed([[    result_.restart();
+    published_ = number;]]
+     [[    result_.restart();
+    published_ = number;
+    if (SEEDED(early_ring) && requests_.sleeping.load(std::memory_order_relaxed) == 0) {
+      protocol::publish(replies_, number);
+      return;
+    }]])
 
 set(header reply_writer.hpp)
 seed([[handed_over_.front().number <= taken) {]]

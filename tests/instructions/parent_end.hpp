@@ -120,7 +120,7 @@ class parent_end {
 
   // ---- reading ----------------------------------------------------------------------------------------------------
 
-  /// Settles what is published, as scheduler::collect() does. `seen` is told of bytes that lie in the arena.
+  /// Settles what is published, as scheduler::collect() does. `seen` is told of bytes that are read where they lie.
   template <class Seen>
   std::size_t collect(Seen seen) {
     if (port.empty()) return 0;  // a worker that starts has not said yet where it begins
@@ -128,13 +128,15 @@ class parent_end {
     const auto published = port.published(settled, port.last());
     if (!published)
       throw violation("published is " + std::to_string(replies().published.load()) + ", which was never posted");
-    for (std::uint64_t number = settled + 1; number <= *published; ++number) {
-      const std::uint64_t id = id_of(number);
-      const auto answer = port.next_reply(number);
-      require(answer.has_value(), "has a malformed reply", id);
-      if (!answer->stable) seen(answer->data, answer->size);
-      end(id, fate::replied);
-      check_reply(id, *answer);
+    for (std::uint64_t number = settled + 1; number <= *published;) {
+      auto answer = port.next_reply(number, *published - number + 1);
+      require(answer.has_value(), "has a malformed reply", id_of(number));
+      if (!answer->stable) seen(answer->data, answer->size * answer->count);
+      for (; answer->count != 0; --answer->count, ++number, answer->data += answer->size) {
+        const std::uint64_t id = id_of(number);
+        end(id, fate::replied);
+        check_reply(id, *answer);
+      }
     }
     if (*published == settled) return 0;
     std::vector<chunk> through;

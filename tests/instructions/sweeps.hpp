@@ -21,6 +21,10 @@ inline std::unique_ptr<message> small_elements(const session& worker, std::size_
                       [](std::uint64_t id) { return std::make_tuple(id); });
 }
 
+inline std::unique_ptr<message> series_of_small_elements(const session& worker, std::size_t count, std::size_t each) {
+  return as_series(small_elements(worker, count, each));
+}
+
 /// Advances by `offset` instructions, but not beyond the first `enough` that find the event `passed`. How many these were.
 template <class Passed>
 std::size_t advance_past(session& worker, Passed passed, std::size_t offset, std::size_t enough) {
@@ -38,14 +42,16 @@ inline std::size_t advance_past_claim(session& worker, std::uint64_t number, std
 }
 
 /// Elements are taken back while the worker goes from one to the next: from when it has published one to well after it
-/// has claimed the next. In two of three rounds the worker gets on between the two halves of taking back.
-inline void sweep_take_back(tally& all, session& worker, std::size_t stride) {
+/// has claimed the next. In two of three rounds the worker gets on between the two halves of taking back. `shortest`:
+/// elements of a chunk.
+template <class Elements>
+void sweep_take_back(tally& all, session& worker, std::size_t stride, Elements elements_for, std::size_t shortest) {
   constexpr std::size_t well_after = 100;
-  std::size_t round = 0;
-  for (std::size_t offset = 0;; offset += stride, ++round) {
+  for (std::size_t round = 0;; ++round) {
+    const std::size_t offset = round / 2 * stride;  // once with the same numbers posted again at once, once without
     ++all.sweeps;
-    auto elements = small_elements(worker, 6, 6);
-    elements->cut(1 + round % 4);
+    auto elements = elements_for(worker, 6, 6);
+    elements->cut(shortest + round % 4);
     worker.submit(std::move(elements));
     worker.post();
     const std::uint64_t before = worker.replies().published.load();
@@ -110,11 +116,12 @@ inline void sweep_room(tally& all, session& worker, std::size_t stride) {
 
 /// The worker is killed in truth at one instruction after the other of an element's life, and what it had not started
 /// is run by the next one, which has its lane and its numbers.
-inline void sweep_kill(tally& all, session& worker, std::size_t stride) {
+template <class Elements>
+void sweep_kill(tally& all, session& worker, std::size_t stride, Elements elements_for) {
   constexpr std::size_t well_after = 100;
   for (std::size_t offset = 0;; offset += stride) {
     ++all.sweeps;
-    worker.submit(small_elements(worker, 6, 2));
+    worker.submit(elements_for(worker, 6, 2));
     worker.post();
     const std::uint64_t before = worker.replies().published.load();
     while (worker.replies().claimed.load() == before) worker.hurry();
@@ -164,6 +171,26 @@ inline void sweep_doze(tally& all, session& worker, std::size_t stride) {
     const std::uint64_t before = worker.replies().published.load();
     const auto published = [&] { return worker.replies().published.load() != before; };
     const std::size_t since_published = advance_past(worker, published, offset, well_after);
+    worker.doze();
+    for (std::size_t i = 0; i != well_after; ++i) worker.advance();
+    while (!worker.all_ended()) worker.hurry();
+    if (since_published == well_after) return;
+  }
+}
+
+/// The parent goes to sleep, to be rung for behind a series, while that runs: from when its second element is claimed to
+/// well after the last one is published.
+inline void sweep_doze_behind_series(tally& all, session& worker, std::size_t stride) {
+  constexpr std::size_t well_after = 60;
+  for (std::size_t offset = 0;; offset += stride) {
+    ++all.sweeps;
+    worker.submit(series_of_small_elements(worker, 3, 3));
+    worker.post();
+    const std::uint64_t before = worker.replies().published.load();
+    while (worker.replies().claimed.load() < before + 2) worker.hurry();
+    const auto published = [&] { return worker.replies().published.load() == before + 3; };
+    const std::size_t since_published = advance_past(worker, published, offset, well_after);
+    worker.collect();
     worker.doze();
     for (std::size_t i = 0; i != well_after; ++i) worker.advance();
     while (!worker.all_ended()) worker.hurry();

@@ -63,6 +63,7 @@ struct lane_bounds {
   std::uint8_t replies = 3;        ///< that the reply ring holds
   std::uint8_t blocks = 0;         ///< that the arena holds; 0: results are small
   std::uint8_t interruptions = 0;  ///< of the worker's sleeps, by signals
+  bool series = false;             ///< the elements of a chunk are run in one go, and rung for behind the last one
   bool watches = false;            ///< looks when elements started, has them stop, wakes the worker for nothing
   bool takes_back = true;
   bool worker_sleeps = true;
@@ -90,6 +91,7 @@ class lane_world {
     std::uint8_t element = 0;  ///< which element that is
     std::uint8_t place = 0;    ///< where its arguments lie
     std::uint8_t rung = 0;
+    std::uint8_t to_ring = 0;
   };
 
   /// As worker_loop::run() and what it calls. Looks that only save a sleep are left out.
@@ -101,6 +103,7 @@ class lane_world {
     switch (me.now) {
       case doing::looking:
         me.now = allowed() ? doing::claiming : doing::sleeping;
+        if (me.now == doing::sleeping) ring_for_chunk(me);
         break;
       case doing::sleeping:
         if (!bounds_.worker_sleeps) {
@@ -122,6 +125,7 @@ class lane_world {
         break;
       case doing::beginning:
         if (protocol::begins(requests_, me.next_slot, number)) {
+          ring_for_chunk(me);
           const std::uint8_t described = machine::running->read(descriptor(me.next_slot));
           me.next_slot = static_cast<std::uint8_t>((me.next_slot + 1U) % lane_slots);
           me.first = number;
@@ -159,12 +163,22 @@ class lane_world {
         }
         machine::running->write(reply(number), element);
         me.published = number;
-        const auto sleeping = static_cast<std::uint8_t>(protocol::publish(requests_, replies_, number));
-        if (sleeping != 0 && sleeping != me.rung) {
-          me.rung = sleeping;
-          machine::running->perform(kind::ring);
-        }
         me.now = doing::looking;
+        if (bounds_.series) {
+          me.to_ring = 1;
+          const auto next = static_cast<std::uint8_t>(number + 1);
+          if (!protocol::allowed(requests_, next)) {
+            protocol::publish(replies_, number);
+          } else if (!protocol::publish_and_claim(requests_, replies_, number)) {
+            seen.stepped_back = true;
+          } else if (!protocol::begins(requests_, me.next_slot, next)) {
+            seen.went_on = true;
+            me.now = doing::beginning;
+          }
+        } else {
+          protocol::publish(replies_, number);
+          ring(me);
+        }
         break;
       }
     }
@@ -298,6 +312,7 @@ class lane_world {
     bool posted_again = false;  ///< a number whose element was taken back
     bool no_room = false;       ///< for a reply
     bool stopped = false;       ///< an element saw that it was to stop
+    bool went_on = false;       ///< the worker, with the next element of a series
   };
   happenings seen;
 
@@ -441,6 +456,18 @@ class lane_world {
   }
 
   // ---- what is noted of the elements -----------------------------------------------------------------------------
+
+  void ring(worker_state& me) {
+    const std::uint32_t sleeping = protocol::sleeping(requests_);
+    if (sleeping == 0 || sleeping == me.rung) return;
+    me.rung = static_cast<std::uint8_t>(sleeping);
+    machine::running->perform(kind::ring);
+  }
+  void ring_for_chunk(worker_state& me) {
+    if (me.to_ring == 0) return;
+    me.to_ring = 0;
+    ring(me);
+  }
 
   static std::uint8_t bit(std::uint8_t element) { return static_cast<std::uint8_t>(1U << element); }
 

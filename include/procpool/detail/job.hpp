@@ -25,14 +25,29 @@ enum class reply_kind : std::uint8_t {
   unserializable = 3,  ///< the bytes are the encoded serialization_error of an argument or of the result
   skipped = 4,         ///< not run: an element of the job before it had failed
   out_of_memory = 5,   ///< ran; its result found no room in the lane
+  series = 6,          ///< the bytes are the results of several elements, which all ended in a value
+};
+
+/// Where the code of a task puts the results of elements that it runs in one go, all of them of one size.
+class result_series {
+ public:
+  std::byte* result = nullptr;  ///< of the element that runs
+
+  /// That result is in place: its element has ended. True if the next one is to be run now.
+  virtual bool go_on() = 0;
+
+ protected:
+  ~result_series() = default;
 };
 
 /// What the code of a task is handed to run one element.
 struct call_frame {
-  byte_reader callable;         ///< over the encoded callable, from its start
-  byte_reader& arguments;       ///< over this element's arguments
-  byte_writer& result;          ///< empty; takes the result or what stands for it
-  std::shared_ptr<void>& kept;  ///< what the code keeps from one element of a chunk to the next; null at the first
+  byte_reader callable;             ///< over the encoded callable, from its start
+  byte_reader& arguments;           ///< over this element's arguments; of a series, over those behind it, too
+  byte_writer& result;              ///< empty; takes the result or what stands for it
+  std::shared_ptr<void>& kept;      ///< what the code keeps from one element of a chunk to the next; null at the first
+  result_series* series = nullptr;  ///< not null: to run elements until this says so; only what does not end in a value
+                                    ///< goes to `result`. Of code with a series_size only
 };
 
 /// The code of a task: one function template instantiation per callable and argument types.
@@ -69,6 +84,19 @@ class job {
   /// the engine held. Returns true if the element counts as completed (it ended in a value that could be decoded).
   virtual bool settle(std::size_t element, reply& how) noexcept = 0;
 
+  /// The same for `count` elements from `first` on that ended in values, the bytes of which lie one behind the other,
+  /// `size` bytes each, in memory that may change. Returns how many count as completed.
+  virtual std::size_t settle_series(std::size_t first, std::size_t count, const std::byte* values,
+                                    std::size_t size) noexcept {
+    std::size_t completed = 0;
+    for (std::size_t i = 0; i != count; ++i) {
+      byte_reader bytes(values + i * size, size);
+      reply how{reply_kind::value, &bytes, false, nullptr};
+      if (settle(first + i, how)) ++completed;
+    }
+    return completed;
+  }
+
   /// "map: task 17 of 200", for the texts of errors.
   virtual std::string place(std::size_t) const { return operation_; }
 
@@ -103,6 +131,10 @@ class parted_job : public job {
 
   /// The encoded callable, sent once per chunk. Filled before the job is submitted, then constant.
   heap_writer callable;
+  /// Nobody waits for one element more than for another: they are told of when a chunk of them has ended.
+  bool awaited_together = false;
+  /// call<…>::series_size: the size of each result, in bytes, where elements may be run in one go; or 0.
+  std::uint32_t series_size = 0;
 
   /// Unlike that of any other such job of this process; not 0.
   std::uint64_t serial() const noexcept { return serial_; }
@@ -202,6 +234,11 @@ class inputs final : public encoded_arguments {
     }
     if (ends_) ends_->push_back({bytes.size(), bytes.attachments().size()});
     ++count_;
+  }
+  /// The same for `n` elements of `size` bytes each, where all there are are of that size.
+  void end_elements(std::size_t n, std::size_t size) noexcept {
+    stride_ = size;
+    count_ += n;
   }
   std::size_t count() const noexcept { return count_; }
 

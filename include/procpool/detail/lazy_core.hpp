@@ -48,6 +48,7 @@ class lazy_core {
     job_->callable.write(source_->callable.data(), source_->callable.size());
     for (const auto& block : source_->callable.attachments()) job_->callable.attach(block);
     job_->limits = options.limits;
+    job_->series_size = source_->series_size();
     fill();
     if (taken_ == 0 && refused_) std::rethrow_exception(std::exchange(last_error_, nullptr));
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <functional>
 
@@ -36,16 +37,20 @@ class lazy_source {
   virtual pulled pull_next(byte_writer& arguments) = 0;
 
   task_code code() const noexcept { return code_; }
+  std::uint32_t series_size() const noexcept { return series_size_; }
   const char* operation() const noexcept { return operation_; }
 
   /// The encoded callable; complete before the range is made.
   heap_writer callable;
 
  protected:
-  lazy_source(task_code run, const char* called) noexcept : code_(run), operation_(called) {}
+  /// `series_size`: as that of a parted_job.
+  lazy_source(task_code run, const char* called, std::uint32_t series_size = 0) noexcept
+      : code_(run), series_size_(series_size), operation_(called) {}
 
  private:
   const task_code code_;
+  const std::uint32_t series_size_;
   const char* const operation_;
 };
 

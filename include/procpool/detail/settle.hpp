@@ -88,6 +88,7 @@ inline std::exception_ptr read_failure(const job& of, std::size_t element, reply
       return std::make_exception_ptr(make_error<out_of_shared_memory>(
           of.place(element) + ": the result does not fit in the memory shared with the worker"));
     case reply_kind::value:
+    case reply_kind::series:
       break;
   }
   return std::make_exception_ptr(

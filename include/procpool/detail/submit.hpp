@@ -144,6 +144,8 @@ auto submit_batch(const engine_ptr& home, const call_options& options, const cha
   const batch_ptr<collector> batch(new batch_job<collector>(home, Task::code, operation, all.total, options.progress));
   batch->limits = limits_of(options);
   batch->stop_on_failure = !collector::keeps_errors;
+  batch->series_size = Task::series_size;
+  batch->awaited_together = !options.progress;
   Task::encode_callable(batch->callable, fn);
   if (all.total == 0) batch->settle_empty();
   if (!all.chunks.empty()) submit_chunks(*home, batch.get(), all.chunks);
@@ -179,7 +181,7 @@ class range_source final : public lazy_source<typename Task::result_type> {
  public:
   template <class F, class Range>
   range_source(const char* operation, const F& fn, Range&& range)
-      : lazy_source<typename Task::result_type>(Task::code, operation),
+      : lazy_source<typename Task::result_type>(Task::code, operation, Task::series_size),
         view_(std::views::all(std::forward<Range>(range))) {
     Task::encode_callable(this->callable, fn);
   }

@@ -4,6 +4,8 @@
 #include <cxxabi.h>
 
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -37,6 +39,29 @@ struct call {
  public:
   using result_type = std::decay_t<raw_result>;
 
+ private:
+  // Whether it does the same as a const object.
+  static constexpr bool same_if_const = [] {
+    if constexpr (!passing<const F&, arriving, lvalues>::invocable) {
+      return false;
+    } else {
+      using as_const = passing<const F&, arriving, lvalues>;
+      return std::is_same_v<typename decltype(as_const::result(typename as_const::indices()))::type, raw_result>;
+    }
+  }();
+
+  static constexpr std::size_t largest_in_series = 256;
+
+  template <class T>
+  static consteval bool goes_by_bytes() {
+    if constexpr (is_view_argument<T>) {
+      return false;
+    } else {
+      return route_of<T> == route::by_bytes;
+    }
+  }
+
+ public:
   static constexpr bool checked = [] {
     constexpr bool callable = check_callable<F>();
     constexpr bool arguments = []<class... T>(std::type_identity<std::tuple<T...>>) {
@@ -49,6 +74,22 @@ struct call {
     }
   }();
   static_assert(checked);
+
+  /// The size of the result, in bytes, where elements of a chunk can be run in one go (call_frame::series): where
+  /// arguments and result go by their bytes and the callable can be the same for all. Else 0.
+  static constexpr std::uint32_t series_size = [] {
+    if constexpr (std::is_void_v<result_type>) {
+      return 0U;
+    } else {
+      constexpr bool arguments_by_bytes = []<class... T>(std::type_identity<std::tuple<T...>>) {
+        return (goes_by_bytes<T>() && ...);
+      }(std::type_identity<arriving>());
+      return arguments_by_bytes && goes_by_bytes<result_type>() && sizeof(result_type) <= largest_in_series &&
+                     same_if_const
+                 ? static_cast<std::uint32_t>(sizeof(result_type))
+                 : 0U;
+    }
+  }();
 
   /// Throws std::invalid_argument for a null pointer and for a closure that holds an address in the caller's stack,
   /// and serialization_error.
@@ -95,17 +136,13 @@ struct call {
   }
 
   // A callable that may be kept for the whole chunk: used as const, so no element sees what another one left in it.
-  static constexpr bool keeps_callable = [] {
-    if constexpr (cheap_callable<F> || !passing<const F&, arriving, lvalues>::invocable) {
-      return false;
-    } else {
-      using as_const = passing<const F&, arriving, lvalues>;
-      return std::is_same_v<typename decltype(as_const::result(typename as_const::indices()))::type, raw_result>;
-    }
-  }();
+  static constexpr bool keeps_callable = !cheap_callable<F> && same_if_const;
 
   template <class Callable>
   PROCPOOL_CATCHES_FORCED_UNWIND static reply_kind run(Callable& callable, call_frame& frame) {
+    if constexpr (series_size != 0) {
+      if (frame.series != nullptr) return run_series(std::as_const(callable), frame);
+    }
     arriving arguments = decode_arguments(frame.arguments);
     if constexpr (std::is_void_v<result_type>) {
       try {
@@ -128,6 +165,25 @@ struct call {
       encode<result_type>(frame.result, *result);
       return reply_kind::value;
     }
+  }
+
+  /// Until the series ends, or an element that has been claimed ends in something else than a value.
+  PROCPOOL_CATCHES_FORCED_UNWIND static reply_kind run_series(const F& callable, call_frame& frame) {
+    result_series& series = *frame.series;
+    bool more = true;
+    while (more) {
+      arriving arguments = decode_arguments(frame.arguments);
+      try {
+        const result_type value = invoke(callable, arguments);
+        std::memcpy(series.result, static_cast<const void*>(std::addressof(value)), sizeof(value));
+      } catch (abi::__forced_unwind&) {
+        throw;
+      } catch (...) {
+        return put_exception(frame);
+      }
+      more = series.go_on();
+    }
+    return reply_kind::series;
   }
 
   static reply_kind put_exception(call_frame& frame) {

@@ -52,6 +52,18 @@ class batch_job final : public future_state<typename Collector::result>, public 
     return completed;
   }
 
+  std::size_t settle_series(std::size_t first, std::size_t count, const std::byte* values,
+                            std::size_t size) noexcept override {
+    if constexpr (requires { collector_.put_bytes(first, count, values); }) {
+      if (size == sizeof(element_type)) {
+        collector_.put_bytes(first, count, values);
+        end_elements(count);
+        return count;
+      }
+    }
+    return parted_job::settle_series(first, count, values, size);
+  }
+
   /// The outcome of an element that was never submitted, because its arguments cannot be encoded.
   void refuse(std::size_t element, std::exception_ptr why) noexcept {
     keep(element, outcome<element_type>(boost::system::in_place_error, std::move(why)));

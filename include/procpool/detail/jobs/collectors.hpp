@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstddef>
+#include <cstring>
 #include <exception>
 #include <optional>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/codec/value.hpp>
 #include <procpool/outcome.hpp>
 
 namespace procpool::detail {
@@ -16,10 +18,27 @@ namespace procpool::detail {
 /// default-constructible, and one bit of a vector<bool> is no object of its own.
 template <class R>
 class slots {
+  static constexpr bool in_place = std::is_trivially_default_constructible_v<R> && std::is_trivially_copyable_v<R> &&
+                                   std::is_copy_assignable_v<R> && !std::is_same_v<R, bool>;
+
  public:
   explicit slots(std::size_t n) : slots_(n) {}
 
   void put(std::size_t i, R&& value) { slots_[i] = std::move(value); }
+
+  /// The same for `count` values from `first` on, given by their bytes, any of which are values.
+  static constexpr bool takes_bytes = [] {
+    if constexpr (in_place) {
+      return route_of<R> == route::by_bytes && !has_invalid_representations<R>;
+    } else {
+      return false;
+    }
+  }();
+  void put_bytes(std::size_t first, std::size_t count, const std::byte* values) noexcept
+    requires takes_bytes
+  {
+    std::memcpy(static_cast<void*>(slots_.data() + first), values, count * sizeof(R));
+  }
 
   /// Every slot has been filled.
   std::vector<R> take() {
@@ -34,13 +53,12 @@ class slots {
   }
 
  private:
-  static constexpr bool in_place = std::is_trivially_default_constructible_v<R> && std::is_trivially_copyable_v<R> &&
-                                   std::is_copy_assignable_v<R> && !std::is_same_v<R, bool>;
   std::vector<std::conditional_t<in_place, R, std::optional<R>>> slots_;
 };
 
 // What becomes of the outcomes of a batch's elements: `element` is what a task returns, `result` what the future holds.
-// put() is called once for each element, for different ones in several threads at once; then take(), once.
+// put(), or put_bytes() where there is that, is called once for each element, for different ones in several threads at
+// once; then take(), once.
 // A collector that keeps errors makes them part of the result; for the others the first one is the future's.
 
 /// The values in input order: map.
@@ -52,6 +70,11 @@ struct collect_values {
 
   explicit collect_values(std::size_t n) : values(n) {}
   void put(std::size_t i, outcome<R>&& value) { values.put(i, *std::move(value)); }
+  void put_bytes(std::size_t first, std::size_t count, const std::byte* bytes) noexcept
+    requires slots<R>::takes_bytes
+  {
+    values.put_bytes(first, count, bytes);
+  }
   result take() { return values.take(); }
 
   slots<R> values;

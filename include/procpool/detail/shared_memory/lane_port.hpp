@@ -70,6 +70,7 @@ class lane_port {
     requests_.taken_bytes.store(0, std::memory_order_relaxed);
     requests_.limit.store(last_, std::memory_order_release);
     reply_position_ = 0;
+    series_ = {};
   }
 
   /// Gives the chunk's elements the next numbers and lets the worker run them. `too_large`: not even an empty lane
@@ -95,6 +96,7 @@ class lane_port {
     const parted_job* const whole = what.parted();
     slot.job = whole == nullptr ? 0 : whole->serial();
     slot.element = what.first;
+    slot.count = what.count;
     slot.code = reinterpret_cast<std::uintptr_t>(what.target->code());
     slot.callable = entry.callable.offset;
     slot.callable_size = entry.callable.size;
@@ -103,6 +105,8 @@ class lane_port {
     slot.ends = entry.ends.offset;
     slot.stop_on_failure = what.target->stop_on_failure ? 1 : 0;
     slot.timed = what.target->limits.timeout.count() != 0 ? 1 : 0;
+    slot.together = whole != nullptr && whole->awaited_together ? 1 : 0;
+    slot.result_size = whole != nullptr && what.arguments->uniform() ? whole->series_size : 0;
     protocol::begin(requests_, next_slot_, entry.first);
 
     last_ += what.count;
@@ -206,7 +210,8 @@ class lane_port {
     reply_kind kind;
     const std::byte* data;
     std::size_t size;
-    bool stable;  ///< the bytes are a private copy
+    bool stable;            ///< the bytes are a private copy
+    std::size_t count = 1;  ///< elements whose results lie one behind the other, `size` bytes each
   };
 
   /// Whether the worker's initializer has ended well.
@@ -229,42 +234,32 @@ class lane_port {
     return protocol::published(replies_, settled, last);
   }
 
-  /// The reply of the next published number; good until the next call. Nothing if it is malformed.
-  std::optional<worker_reply> next_reply(std::uint64_t number) noexcept {
-    reply_header header;
-    for (int wraps = 0;; ++wraps) {
-      const std::size_t offset = reply_position_ % ring_bytes;
-      if (ring_bytes - offset >= sizeof(header)) {
-        std::memcpy(&header, replies_.ring + offset, sizeof(header));
-        std::atomic_signal_fence(std::memory_order_seq_cst);  // the copy is made once, and only the copy is looked at
-        if (header.number != reply_header::wrap) break;
+  /// The reply of the next published number, or those of up to `most`, where they are of one series; good until the next
+  /// call. Nothing if it is malformed.
+  std::optional<worker_reply> next_reply(std::uint64_t number, std::uint64_t most = 1) noexcept {
+    // One series may have ended, and the next before its first element, which then has a reply of its own.
+    for (int ended = 0; ended != 3; ++ended) {
+      std::uint64_t said_end;
+      if (series_.room != 0) {
+        said_end = end_of_series(series_.results - sizeof(reply_header)).load(std::memory_order_relaxed);
+      } else {
+        const auto header = next_header(number);
+        if (!header) return std::nullopt;
+        if (header->kind != static_cast<std::uint32_t>(reply_kind::series)) return single_reply(*header);
+        if (!begin_series(*header)) return std::nullopt;
+        said_end = header->arena;
       }
-      if (wraps != 0 || offset == 0) return std::nullopt;  // so no byte is read twice
-      reply_position_ += ring_bytes - offset;
-    }
-    if (header.number != number || header.kind < static_cast<std::uint32_t>(reply_kind::value) ||
-        header.kind > static_cast<std::uint32_t>(reply_kind::out_of_memory)) {
-      return std::nullopt;
-    }
-    const auto kind = static_cast<reply_kind>(header.kind);
-    if (kind == reply_kind::unserializable) arrays_->doubt();
-    const std::size_t offset = reply_position_ % ring_bytes + sizeof(header);
-    if (header.arena != 0) {
-      if (header.arena < region_layout::reply_arena || header.arena > reply_bytes_ ||
-          header.size > reply_bytes_ - header.arena || header.arena % payload_alignment != 0) {
-        return std::nullopt;
+      const std::uint64_t full = series_.first + series_.room;
+      if (const std::uint64_t end = said_end == 0 ? full : std::min(said_end, full); number < end) {
+        const std::uint64_t place = number - series_.first;
+        const auto count = static_cast<std::size_t>(std::min(most, end - number));
+        const worker_reply slice{reply_kind::value, series_.results + place * series_.size, series_.size, false, count};
+        if (place + count == series_.room) end_series();
+        return slice;
       }
-      const std::byte* const data = reinterpret_cast<const std::byte*>(&replies_) + header.arena;
-      const auto size = static_cast<std::size_t>(header.size);
-      // The arena is far larger than the memory behind it: a size that nobody has written must cost none either.
-      if (size > believed_size && !backed(data, size)) return std::nullopt;
-      reply_position_ += sizeof(header);
-      return worker_reply{kind, data, size, false};
+      end_series();
     }
-    if (header.size > ring_payload || header.size > ring_bytes - offset) return std::nullopt;
-    std::memcpy(scratch_.get(), replies_.ring + offset, static_cast<std::size_t>(header.size));
-    reply_position_ += sizeof(header) + round_up(static_cast<std::size_t>(header.size), alignof(reply_header));
-    return worker_reply{kind, scratch_.get(), static_cast<std::size_t>(header.size), true};
+    return std::nullopt;
   }
 
   /// Replies up to `number` have been read: the worker may use their memory again.
@@ -323,6 +318,65 @@ class lane_port {
 
  private:
   worker_state state() const noexcept { return replies_.state.load(std::memory_order_acquire); }
+
+  /// The header at the read position, which has to be that of `number`.
+  std::optional<reply_header> next_header(std::uint64_t number) noexcept {
+    reply_header header;
+    for (int wraps = 0;; ++wraps) {
+      const std::size_t offset = reply_position_ % ring_bytes;
+      if (ring_bytes - offset >= sizeof(header)) {
+        std::memcpy(&header, replies_.ring + offset, sizeof(header));
+        std::atomic_signal_fence(std::memory_order_seq_cst);  // the copy is made once, and only the copy is looked at
+        if (header.number != reply_header::wrap) break;
+      }
+      if (wraps != 0 || offset == 0) return std::nullopt;  // so no byte is read twice
+      reply_position_ += ring_bytes - offset;
+    }
+    if (header.number != number) return std::nullopt;
+    return header;
+  }
+
+  std::optional<worker_reply> single_reply(const reply_header& header) noexcept {
+    if (header.kind < static_cast<std::uint32_t>(reply_kind::value) ||
+        header.kind > static_cast<std::uint32_t>(reply_kind::out_of_memory)) {
+      return std::nullopt;
+    }
+    const auto kind = static_cast<reply_kind>(header.kind);
+    if (kind == reply_kind::unserializable) arrays_->doubt();
+    const std::size_t offset = reply_position_ % ring_bytes + sizeof(header);
+    if (header.arena != 0) {
+      if (header.arena < region_layout::reply_arena || header.arena > reply_bytes_ ||
+          header.size > reply_bytes_ - header.arena || header.arena % payload_alignment != 0) {
+        return std::nullopt;
+      }
+      const std::byte* const data = reinterpret_cast<const std::byte*>(&replies_) + header.arena;
+      const auto size = static_cast<std::size_t>(header.size);
+      // The arena is far larger than the memory behind it: a size that nobody has written must cost none either.
+      if (size > believed_size && !backed(data, size)) return std::nullopt;
+      reply_position_ += sizeof(header);
+      return worker_reply{kind, data, size, false};
+    }
+    if (header.size > ring_payload || header.size > ring_bytes - offset) return std::nullopt;
+    std::memcpy(scratch_.get(), replies_.ring + offset, static_cast<std::size_t>(header.size));
+    reply_position_ += sizeof(header) + round_up(static_cast<std::size_t>(header.size), alignof(reply_header));
+    return worker_reply{kind, scratch_.get(), static_cast<std::size_t>(header.size), true};
+  }
+
+  /// A series stays in the ring until its end is known: its worker may still write to it.
+  bool begin_series(const reply_header& header) noexcept {
+    const std::size_t offset = reply_position_ % ring_bytes;
+    if (header.size == 0 || header.size > series_bytes || header.room == 0 ||
+        header.room > series_bytes / header.size || header.room * header.size > ring_bytes - offset - sizeof(header)) {
+      return false;
+    }
+    series_ = {header.number, header.room, static_cast<std::size_t>(header.size),
+               replies_.ring + offset + sizeof(header)};
+    return true;
+  }
+  void end_series() noexcept {
+    reply_position_ += sizeof(reply_header) + round_up(series_.room * series_.size, alignof(reply_header));
+    series_ = {};
+  }
 
   struct payload {
     std::size_t offset = 0;  ///< from the start of the half
@@ -472,6 +526,13 @@ class lane_port {
   /// Shared with the arrays, which tell it of their end.
   const std::shared_ptr<sent_arrays> arrays_ = std::make_shared<sent_arrays>(requests_, replies_);
   std::uint64_t reply_position_ = 0;
+  struct series {
+    std::uint64_t first = 0;
+    std::size_t room = 0;  ///< 0: none is being read
+    std::size_t size = 0;
+    std::byte* results = nullptr;
+  };
+  series series_;
   static constexpr std::size_t believed_size = std::size_t{1} << 20;  ///< of a reply, without asking the system
   static constexpr auto longest_refusal = std::chrono::seconds(5);    ///< by an idle worker, of what is sent to it
   std::optional<std::chrono::steady_clock::time_point> refused_since_;

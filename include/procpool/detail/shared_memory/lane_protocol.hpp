@@ -50,11 +50,27 @@ bool begins(const Requests& requests, std::size_t slot, std::uint64_t number) no
   return requests.slots[slot].first.load(std::memory_order_relaxed) == number;
 }
 
-/// The reply to `number` is in place. Gives what the parent's last set_sleeping() said: either this sees it, or the
-/// parent, which looks afterwards, sees the number.
-template <class Requests, class Replies>
-std::uint32_t publish(const Requests& requests, Replies& replies, std::uint64_t number) noexcept {
+/// The reply to `number` is in place.
+template <class Replies>
+void publish(Replies& replies, std::uint64_t number) noexcept {
   replies.published.store(number, std::memory_order_release);
+}
+
+/// As publish(number), then claim(number + 1). Who sees the claim sees the publication.
+template <class Requests, class Replies>
+bool publish_and_claim(const Requests& requests, Replies& replies, std::uint64_t number) noexcept {
+  replies.published.store(number, std::memory_order_release);
+  replies.claimed.store(number + 1, std::memory_order_release);
+  fence(requests);
+  if (requests.limit.load(std::memory_order_acquire) > number) return true;
+  replies.claimed.store(number, std::memory_order_relaxed);
+  return false;
+}
+
+/// What the parent's last set_sleeping() said: either this sees it, or the parent, which looks afterwards, sees all that
+/// has been published.
+template <class Requests>
+std::uint32_t sleeping(const Requests& requests) noexcept {
   fence(requests);
   return requests.sleeping.load(std::memory_order_relaxed);
 }
@@ -70,7 +86,7 @@ void sleep_unless(const Requests& requests, Replies& replies, sleeping_for what,
   replies.asleep.store(sleeping_for::nothing, std::memory_order_relaxed);
 }
 
-/// Says again what was claimed and published last, should somebody have overwritten it. The fence of publish() is before.
+/// Says again what was claimed and published last, should somebody have overwritten it.
 template <class Replies>
 void say_again(Replies& replies, std::uint64_t claimed, std::uint64_t published) noexcept {
   replies.published.store(published, std::memory_order_relaxed);

@@ -28,6 +28,7 @@ inline constexpr std::size_t lane_page = 4096;          ///< halves start at a m
 inline constexpr std::size_t slot_count = 256;          ///< chunks that a lane can hold
 inline constexpr std::size_t ring_bytes = 256 * 1024;   ///< of each half: small payloads, in order
 inline constexpr std::size_t ring_payload = 32 * 1024;  ///< a larger one lies in the arena of its half
+inline constexpr std::size_t series_bytes = 8 * 1024;   ///< of the results of a series, at most
 inline constexpr std::size_t failure_text = 1024;       ///< of the reason why an initializer failed
 inline constexpr std::size_t most_kept_arrays = 16;     ///< shared arrays that a worker keeps from element to element
 
@@ -39,6 +40,7 @@ struct alignas(cache_line) request_slot {
   std::atomic<std::uint64_t> first;  ///< the number of its first element; 0: no chunk begins here
   std::uint64_t job;                 ///< serial number of the job, for skipping behind a failed element
   std::uint64_t element;             ///< index in the job of its first element
+  std::uint64_t count;               ///< of its elements, or more: the last ones may have been taken back
   std::uint64_t code;                ///< address of the task's code
   std::uint64_t callable;            ///< where the encoded callable lies, from the start of the half
   std::uint64_t callable_size;
@@ -47,6 +49,8 @@ struct alignas(cache_line) request_slot {
   std::uint64_t ends;             ///< where a table lies that tells at what byte each element's arguments end; or 0
   std::uint32_t stop_on_failure;  ///< not to run what lies behind a failed element of the job
   std::uint32_t timed;            ///< to tell when each element starts
+  std::uint32_t together;         ///< its elements are awaited together: to ring behind the last one, not behind each
+  std::uint32_t result_size;      ///< of each result, in bytes, where elements may run as a series; or 0
 };
 
 /// Written by the parent only.
@@ -90,17 +94,25 @@ enum class sleeping_for : std::uint32_t {
   room = 2,     ///< `taken_bytes` to be raised
 };
 
-/// Before the payload of each reply in the ring.
+/// Before the payload of each reply in the ring. That of a series stands before the results of several elements with
+/// consecutive numbers, which lie one behind the other, each of them published for itself.
 struct reply_header {
-  std::uint64_t number;  ///< of the element; `wrap` where the rest of the ring is unused
-  std::uint64_t size;    ///< of the payload, in bytes
-  std::uint64_t arena;   ///< where the payload lies, from the start of the half; 0: behind this header
-  std::uint32_t kind;    ///< a reply_kind
-  std::uint32_t unused;
+  std::uint64_t number;  ///< of the element, or of the first; `wrap` where the rest of the ring is unused
+  std::uint64_t size;    ///< of the payload, or of each result, in bytes
+  /// Where the payload lies, from the start of the half; 0: behind this header. Of a series: the number behind its last
+  /// element, once it has ended before all its room was used; 0 before that. The one word of a header that changes.
+  std::uint64_t arena;
+  std::uint32_t kind;  ///< a reply_kind
+  std::uint32_t room;  ///< results that a series has room for
 
   static constexpr std::uint64_t wrap = ~std::uint64_t{0};
 };
 static_assert(sizeof(reply_header) == 32);
+
+/// That word of a series whose header lies at `header`.
+inline std::atomic_ref<std::uint64_t> end_of_series(std::byte* header) noexcept {
+  return std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(header + offsetof(reply_header, arena)));
+}
 
 /// What the worker says of the fatal signal that it is about to die of.
 struct crash_record {

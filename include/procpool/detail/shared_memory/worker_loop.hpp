@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -32,7 +33,7 @@ namespace procpool::detail {
 
 /// What a worker does between its initializer and its finalizer: runs the elements that its lane allows, one after the
 /// other. It writes its reply half and nothing else, one release store for each thing that is done.
-class worker_loop {
+class worker_loop final : result_series {
  public:
   worker_loop(const request_half& requests, reply_half& replies, std::size_t arena_bytes, int socket,
               const doorbell& bell, growth_meter growth = growth_meter(0))
@@ -72,9 +73,12 @@ class worker_loop {
       if (!protocol::claim(requests_, replies_, number)) continue;
       if (busy_since_ == 0) busy();
       hear_of_arrays();
-      if (protocol::begins(requests_, next_slot_, number)) begin_chunk(number);
+      if (protocol::begins(requests_, next_slot_, number)) {
+        ring_for_chunk();
+        begin_chunk(number);
+      }
       run_element(number);
-      arrays_.discard(number);
+      arrays_.discard(published_);
       if (outgrown_) return wait_to_leave();
     }
   }
@@ -99,6 +103,7 @@ class worker_loop {
 
   /// Until `number` may be run: true; false if the worker is to leave instead.
   bool wait_for(std::uint64_t number) {
+    ring_for_chunk();
     idle();
     result_.reclaim();
     const auto allowed = [&] { return protocol::allowed(requests_, number); };
@@ -110,6 +115,7 @@ class worker_loop {
   }
 
   void wait_to_leave() {
+    ring_for_chunk();
     idle();
     sleep_until([&] { return protocol::told_to_leave(requests_); }, sleeping_for::work);
   }
@@ -159,6 +165,8 @@ class worker_loop {
     callable_ = half + slot.callable;
     callable_size_ = slot.callable_size;
     arguments_ = half + slot.arguments;
+    behind_ = number + slot.count;
+    result_size_ = slot.result_size;
     stride_ = slot.stride;
     ends_ = slot.ends == 0 ? nullptr : reinterpret_cast<const std::uint64_t*>(half + slot.ends);
     kept_.reset();
@@ -166,36 +174,50 @@ class worker_loop {
     job_ = slot.job;
     stop_on_failure_ = slot.stop_on_failure != 0;
     timed_ = slot.timed != 0;
+    together_ = slot.together != 0;
     code_known_ = code_map::contains(reinterpret_cast<const void*>(slot.code));
   }
 
+  std::uint64_t element_of(std::uint64_t number) const noexcept { return element_ + (number - first_); }
+
+  /// Runs the element, and perhaps some behind it, and publishes them.
   void run_element(std::uint64_t number) {
-    if (timed_) protocol::start(replies_, number, now_ns());
-    const std::uint64_t element = element_ + (number - first_);
+    starts(number);
     reply_kind kind = reply_kind::skipped;
-    if (!(stop_on_failure_ && job_ == failed_job_ && element > failed_element_)) {
-      kind = call(number - first_);
+    if (!(stop_on_failure_ && job_ == failed_job_ && element_of(number) > failed_element_)) {
+      kind = result_size_ != 0 && behind_ - number > 1 ? run_series(number) : call(number, 1, nullptr);
+      if (kind == reply_kind::series) return;
+      number = published_ + 1;
       if (stop_on_failure_ && kind != reply_kind::value) {
         failed_job_ = job_;
-        failed_element_ = element;
+        failed_element_ = element_of(number);
       }
     }
-    if (growth_.past_limit()) {
-      outgrown_ = true;  // the parent sees it when it sees that this element has ended
-      say_state();
-    }
+    note_growth();
     publish(number, kind);
   }
 
-  byte_reader arguments_of(std::uint64_t i) noexcept {
+  void starts(std::uint64_t number) noexcept {
+    if (timed_) protocol::start(replies_, number, now_ns());
+  }
+
+  void note_growth() noexcept {
+    if (!growth_.past_limit()) return;
+    outgrown_ = true;  // the parent sees it when it sees that this element has ended
+    say_state();
+  }
+
+  /// From `first` on, which is in a chunk of elements of one size if `count` is not 1.
+  byte_reader arguments_of(std::uint64_t first, std::uint64_t count) noexcept {
+    const std::uint64_t i = first - first_;
     const std::size_t begin = ends_ == nullptr ? i * stride_ : i == 0 ? 0 : ends_[i - 1];
-    const std::size_t end = ends_ == nullptr ? begin + stride_ : ends_[i];
+    const std::size_t end = ends_ == nullptr ? begin + count * stride_ : ends_[i];
     return {arguments_ + begin, end - begin, &arrays_};
   }
 
-  reply_kind call(std::uint64_t i) {
-    byte_reader arguments = arguments_of(i);
-    call_frame frame{byte_reader(callable_, callable_size_, &arrays_), arguments, result_, kept_};
+  reply_kind call(std::uint64_t number, std::uint64_t count, result_series* series) {
+    byte_reader arguments = arguments_of(number, count);
+    call_frame frame{byte_reader(callable_, callable_size_, &arrays_), arguments, result_, kept_, series};
     reply_kind kind;
     try {
       if (!code_known_)
@@ -213,10 +235,51 @@ class worker_loop {
       result_.abandon();
       kind = reply_kind::out_of_memory;
     }
+    after_task();
+    return kind;
+  }
+
+  void after_task() const noexcept {
     // A process that the task forked and that came back from it is not this worker (madvise(2), MADV_WIPEONFORK).
     if (*identity_ == 0) ::_exit(EXIT_SUCCESS);
-    flush_standard_streams();
+    streams_.flush();
+  }
+
+  // ---- running a series --------------------------------------------------------------------------------------------
+
+  /// Runs the elements of the chunk from `number` on in one go: all of them end here, or the last one that was claimed
+  /// ends as returned, in something else than a value.
+  reply_kind run_series(std::uint64_t number) {
+    const std::uint64_t room = std::min<std::uint64_t>(behind_ - number, series_bytes / result_size_);
+    const reply_header header{number, result_size_, 0, static_cast<std::uint32_t>(reply_kind::series),
+                              static_cast<std::uint32_t>(room)};
+    std::byte* const at = place(sizeof(header) + round_up(room * result_size_, alignof(reply_header)));
+    std::memcpy(at, &header, sizeof(header));
+    result = at + sizeof(header);
+    room_ends_ = number + room;
+    const reply_kind kind = call(number, room, this);
+    // Seen by whoever sees what is published behind it.
+    if (published_ + 1 != room_ends_) end_of_series(at).store(published_ + 1, std::memory_order_relaxed);
     return kind;
+  }
+
+  bool go_on() override {
+    after_task();
+    note_growth();
+    result += result_size_;
+    const std::uint64_t number = ++published_;
+    const std::uint64_t next = number + 1;
+    if (outgrown_ || next == room_ends_ || !protocol::allowed(requests_, next)) {
+      protocol::publish(replies_, number);
+      after_publication();
+      return false;
+    }
+    const bool claimed = protocol::publish_and_claim(requests_, replies_, number);
+    after_publication();
+    // Where the chunk was cut another one may begin. Whoever does not run what it has claimed claims it again.
+    if (!claimed || protocol::begins(requests_, next_slot_, next) || arrays_.news()) return false;
+    starts(next);
+    return true;
   }
 
   // ---- replying --------------------------------------------------------------------------------------------------
@@ -235,17 +298,35 @@ class worker_loop {
     if (inline_size != 0) std::memcpy(at + sizeof(header), result_.data(), inline_size);
     result_.restart();
     published_ = number;
-    const std::uint32_t sleeping = protocol::publish(requests_, replies_, number);
-    if (sleeping != 0 && sleeping != rung_) {
-      rung_ = sleeping;
-      bell_.ring();
+    protocol::publish(replies_, number);
+    after_publication();
+  }
+
+  void after_publication() noexcept {
+    if (together_) {
+      to_ring_ = true;
+    } else {
+      ring();
     }
+  }
+  /// For what has been published of a chunk whose elements are awaited together.
+  void ring_for_chunk() noexcept {
+    if (std::exchange(to_ring_, false)) ring();
+  }
+  void ring() noexcept {
+    const std::uint32_t sleeping = protocol::sleeping(requests_);
+    if (sleeping == 0 || sleeping == rung_) return;
+    rung_ = sleeping;
+    bell_.ring();
   }
 
   /// Room in the ring; waits until the parent has read enough of it.
   std::byte* place(std::size_t n) {
     const auto fits = [&] { return ring_.fits(n, protocol::taken_bytes(requests_)); };
-    if (!fits()) sleep_until(fits, sleeping_for::room);
+    if (!fits()) {
+      ring_for_chunk();
+      sleep_until(fits, sleeping_for::room);
+    }
     const std::uint64_t before = ring_.head();
     const std::uint64_t at = ring_.place(n);
     if (at - before >= sizeof(reply_header)) {
@@ -268,12 +349,14 @@ class worker_loop {
   int socket_;
   const doorbell& bell_;
   const growth_meter growth_;
+  const standard_streams streams_;
   bool outgrown_ = false;
   worker_arrays arrays_;
 
   // The chunk that is being run.
   std::size_t next_slot_;
   std::uint64_t first_ = 0;
+  std::uint64_t behind_ = 0;  ///< the number behind its last element, or a higher one
   std::uint64_t element_ = 0;
   task_code code_ = nullptr;
   bool code_known_ = false;
@@ -282,10 +365,14 @@ class worker_loop {
   const std::byte* arguments_ = nullptr;
   std::size_t stride_ = 0;
   const std::uint64_t* ends_ = nullptr;
+  std::uint32_t result_size_ = 0;
+  std::uint64_t room_ends_ = 0;  ///< the number behind the last one that the series has room for
   std::shared_ptr<void> kept_;
   std::uint64_t job_ = 0;
   bool stop_on_failure_ = false;
   bool timed_ = false;
+  bool together_ = false;
+  bool to_ring_ = false;
   std::uint64_t failed_job_ = 0;
   std::uint64_t failed_element_ = 0;
 
