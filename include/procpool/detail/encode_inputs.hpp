@@ -55,6 +55,34 @@ inline constexpr std::size_t block_elements = 1024;
 /// At most so much memory is asked for before it is known that it is needed.
 inline constexpr std::size_t reserved_bytes = std::size_t{1} << 20;
 
+/// The chunk that goes on behind those in `chunks`, in the last one's block of inputs if there is room.
+inline chunk& next_chunk(encoded_inputs& all, inputs_ptr& block) {
+  if (!block || block->bytes.size() >= block_bytes || block->count() >= block_elements) block.reset(new inputs);
+  all.chunks.push_back({.arguments = block, .offset = block->count(), .first = all.total});
+  return all.chunks.back();
+}
+
+/// Takes every element of the range, each of which takes `size` bytes; `write(std::byte*, iterator, n)` writes the next
+/// `n`, and advances the iterator.
+template <std::ranges::input_range Range, class Write>
+  requires std::ranges::sized_range<Range>
+encoded_inputs encode_uniform_inputs(Range&& range, std::size_t chunksize, std::size_t processes, std::size_t size,
+                                     Write write) {
+  encoded_inputs all;
+  const auto total = static_cast<std::size_t>(std::ranges::size(range));
+  if (chunksize == 0) chunksize = automatic_chunksize(total, processes);
+  inputs_ptr block;
+  auto at = std::ranges::begin(range);
+  while (all.total != total) {
+    chunk& next = next_chunk(all, block);
+    next.count = std::min(chunksize, total - all.total);
+    write(block->bytes.extend(next.count * size), at, next.count);
+    block->end_elements(next.count, size);
+    all.total += next.count;
+  }
+  return all;
+}
+
 /// Takes every element of the range and has `encode(byte_writer&, element)` write it. What the range throws comes out;
 /// what `encode` throws too, or, with `keep_refused`, becomes a refusal.
 template <std::ranges::input_range Range, class Encode>
@@ -72,8 +100,7 @@ encoded_inputs encode_inputs(Range&& range, std::size_t chunksize, std::size_t p
     if (room == 0) {
       // How many elements there are may be known at the end only: then the chunks grow with what has come so far.
       room = chunksize != 0 ? chunksize : automatic_chunksize(all.total, processes);
-      if (!block || block->bytes.size() >= block_bytes || block->count() >= block_elements) block.reset(new inputs);
-      all.chunks.push_back({.arguments = block, .offset = block->count(), .first = all.total});
+      next_chunk(all, block);
     }
     const std::size_t bytes = block->bytes.size();
     const std::size_t attachments = block->bytes.attachments().size();

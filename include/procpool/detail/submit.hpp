@@ -4,12 +4,14 @@
 #include <cxxabi.h>
 
 #include <cstddef>
+#include <cstring>
 #include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <ranges>
 #include <span>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -47,6 +49,12 @@ concept starmaps_over = callable_with_tuple<std::decay_t<F>, element_of<Range>>;
 
 template <class F, class Range>
 struct element_call : call_of<F, element_of<Range>> {
+  /// Whether the elements are numbers that arrive as what they are.
+  template <class Elements>
+  static constexpr bool sent_as_they_are =
+      std::ranges::sized_range<Elements> && std::is_arithmetic_v<element_of<Elements>> &&
+      std::is_same_v<typename element_call::arriving, std::tuple<element_of<Elements>>>;
+
   template <class Element>
   static void encode_element(byte_writer& to, Element&& element) {
     element_call::encode_arguments(to, as_value<element_of<Range>>(std::forward<Element>(element)));
@@ -54,6 +62,9 @@ struct element_call : call_of<F, element_of<Range>> {
 };
 template <class F, class Range>
 struct spread_call : call_with_tuple<std::decay_t<F>, element_of<Range>> {
+  template <class>
+  static constexpr bool sent_as_they_are = false;
+
   template <class Element>
   static void encode_element(byte_writer& to, Element&& element) {
     encode_tuple_arguments<std::decay_t<F>>(to, as_value<element_of<Range>>(std::forward<Element>(element)));
@@ -131,16 +142,37 @@ auto submit_call(const engine_ptr& home, const call_options& options, const char
   return make_future<result>(future_state_ptr<result>(one.get()));
 }
 
+/// The inputs of a batch, encoded: block by block where they are numbers of one kind, else element by element.
+template <class Task, class Range>
+encoded_inputs encode_batch(Range& in, std::size_t chunksize, std::size_t processes, bool keep_refused) {
+  if constexpr (Task::template sent_as_they_are<Range>) {
+    using number = element_of<Range>;
+    return encode_uniform_inputs(in, chunksize, processes, sizeof(number),
+                                 [](std::byte* to, auto& from, std::size_t n) {
+                                   if constexpr (std::ranges::contiguous_range<Range>) {
+                                     std::memcpy(to, std::to_address(from), n * sizeof(number));
+                                     from += static_cast<std::ranges::range_difference_t<Range>>(n);
+                                   } else {
+                                     for (std::size_t i = 0; i != n; ++i, ++from) {
+                                       const number value = *from;
+                                       std::memcpy(to + i * sizeof(number), &value, sizeof(number));
+                                     }
+                                   }
+                                 });
+  } else {
+    return encode_inputs(in, chunksize, processes, keep_refused, []<class Element>(byte_writer& to, Element&& element) {
+      Task::encode_element(to, std::forward<Element>(element));
+    });
+  }
+}
+
 /// map and its kin: `Task` says how an element is called, Collector what becomes of the results.
 template <template <class> class Collector, class Task, class F, class Range>
 auto submit_batch(const engine_ptr& home, const call_options& options, const char* operation, const F& fn, Range& in,
                   std::size_t chunksize) {
   using collector = Collector<typename Task::result_type>;
   require_open(*home, operation);
-  encoded_inputs all = encode_inputs(in, chunksize, home->processes(), collector::keeps_errors,
-                                     []<class Element>(byte_writer& to, Element&& element) {
-                                       Task::encode_element(to, std::forward<Element>(element));
-                                     });
+  encoded_inputs all = encode_batch<Task>(in, chunksize, home->processes(), collector::keeps_errors);
   const batch_ptr<collector> batch(new batch_job<collector>(home, Task::code, operation, all.total, options.progress));
   batch->limits = limits_of(options);
   batch->stop_on_failure = !collector::keeps_errors;
