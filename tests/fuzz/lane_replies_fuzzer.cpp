@@ -261,6 +261,7 @@ class talkative_worker {
       }
       if (wrapped || offset == 0) return std::nullopt;
       position = (position / ring_bytes + 1) * ring_bytes;
+      if (position >= requests_.taken_bytes + ring_bytes) return std::nullopt;
     }
     if (header.number != number || header.kind < 1 || header.kind > 6) return std::nullopt;
     if (header.kind == 6) {

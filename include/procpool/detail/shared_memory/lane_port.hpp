@@ -329,8 +329,10 @@ class lane_port {
         std::atomic_signal_fence(std::memory_order_seq_cst);  // the copy is made once, and only the copy is looked at
         if (header.number != reply_header::wrap) break;
       }
-      if (wraps != 0 || offset == 0) return std::nullopt;  // so no byte is read twice
+      if (wraps != 0 || offset == 0) return std::nullopt;
       reply_position_ += ring_bytes - offset;
+      // What has not been taken is not written over: so no byte is read twice.
+      if (reply_position_ - requests_.taken_bytes.load(std::memory_order_relaxed) >= ring_bytes) return std::nullopt;
     }
     if (header.number != number) return std::nullopt;
     return header;
