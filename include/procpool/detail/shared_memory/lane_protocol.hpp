@@ -27,10 +27,14 @@ namespace protocol {
 
 // ---- the worker --------------------------------------------------------------------------------------------------
 
-/// Whether `number` may be run, as far as can be seen: claim() tells for certain.
+/// The highest number that may be run, as far as can be seen: claim() tells for certain.
+template <class Requests>
+std::uint64_t limit(const Requests& requests) noexcept {
+  return requests.limit.load(std::memory_order_relaxed);
+}
 template <class Requests>
 bool allowed(const Requests& requests, std::uint64_t number) noexcept {
-  return requests.limit.load(std::memory_order_relaxed) >= number;
+  return limit(requests) >= number;
 }
 
 /// The next number is this worker's to run; false if it has been taken back.

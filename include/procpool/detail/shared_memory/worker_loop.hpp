@@ -74,7 +74,7 @@ class worker_loop final : result_series {
       if (busy_since_ == 0) busy();
       hear_of_arrays();
       if (protocol::begins(requests_, next_slot_, number)) {
-        ring_for_chunk();
+        if (runs_low(number)) ring_for_chunk();
         begin_chunk(number);
       }
       run_element(number);
@@ -300,6 +300,8 @@ class worker_loop final : result_series {
     published_ = number;
     protocol::publish(replies_, number);
     after_publication();
+    // What is behind a failed element may not be wanted any more.
+    if (kind != reply_kind::value && kind != reply_kind::skipped) ring_for_chunk();
   }
 
   void after_publication() noexcept {
@@ -308,6 +310,14 @@ class worker_loop final : result_series {
     } else {
       ring();
     }
+  }
+  /// Half of what it had when it was last given something is through.
+  bool runs_low(std::uint64_t number) noexcept {
+    if (const std::uint64_t last = protocol::limit(requests_); last != last_) {
+      last_ = last;
+      middle_ = number + (last - number) / 2;
+    }
+    return number >= middle_;
   }
   /// For what has been published of a chunk whose elements are awaited together.
   void ring_for_chunk() noexcept {
@@ -373,6 +383,8 @@ class worker_loop final : result_series {
   bool timed_ = false;
   bool together_ = false;
   bool to_ring_ = false;
+  std::uint64_t last_ = 0;    ///< the highest number that may be run, when it was looked at last,
+  std::uint64_t middle_ = 0;  ///< and the one between the next then and that
   std::uint64_t failed_job_ = 0;
   std::uint64_t failed_element_ = 0;
 
