@@ -31,6 +31,10 @@ class engine : public std::enable_shared_from_this<engine> {
   virtual void submit(std::span<chunk> chunks, afterwards next) = 0;
   void submit(std::span<chunk> chunks) { submit(chunks, afterwards::goes_on); }
 
+  /// Where large arguments of its tasks are best encoded; null: anywhere. An engine that has such memory settles what no
+  /// worker needs any more, and has none of it in its chunks once join() returns.
+  virtual large_memory* memory_for_arguments() noexcept { return nullptr; }
+
   /// Settles with task_cancelled every element of `target` that has not started.
   virtual void withdraw(job& target) noexcept = 0;
 

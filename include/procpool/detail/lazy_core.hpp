@@ -156,6 +156,7 @@ class lazy_core {
     inputs_ptr arguments(new inputs);
     std::exception_ptr unencodable;
     try {
+      const encoding_for encoding(home_->memory_for_arguments());
       while (arguments->count() < count) {
         const std::size_t size = arguments->bytes.size();
         const std::size_t attachments = arguments->bytes.attachments().size();

@@ -94,6 +94,8 @@ class scheduler final : public engine {
     finish_up(done);
   }
 
+  large_memory* memory_for_arguments() noexcept override { return workers_.memory_for_arguments(); }
+
   void withdraw(job& target) noexcept override { cancel(target, false); }
   bool cancel(job& target) noexcept override { return cancel(target, true); }
 

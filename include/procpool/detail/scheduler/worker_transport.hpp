@@ -72,6 +72,7 @@ concept worker_transport = worker_port<typename Workers::port> &&
                              workers.kill(lane, generation);
                              { workers.has_spare_lane() } -> std::same_as<bool>;
                              workers.set_aside(lane);
+                             { workers.memory_for_arguments() } -> std::convertible_to<large_memory*>;
                              workers.sleep(deadline);
                              workers.wake();
                              workers.depart();

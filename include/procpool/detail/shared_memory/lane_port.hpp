@@ -44,7 +44,10 @@ class lane_port {
       : requests_(region.requests(lane)),
         replies_(region.replies(lane)),
         reply_bytes_(region.layout().reply_bytes()),
-        arena_(reinterpret_cast<std::byte*>(&requests_) + region_layout::request_arena, region.layout().arena_bytes),
+        kept_replies_(region.kept().replies),
+        arguments_(region.arguments()),
+        arena_(reinterpret_cast<std::byte*>(&requests_) + region_layout::request_arena, region.layout().arena_bytes,
+               region.kept().requests),
         scratch_(static_cast<std::byte*>(std::aligned_alloc(payload_alignment, ring_payload))) {
     if (!scratch_) throw std::bad_alloc();
   }
@@ -64,6 +67,7 @@ class lane_port {
     requests_.generation = generation;
     requests_.before_first = last_;
     requests_.first_slot = next_slot_;
+    requests_.kept_bytes = kept_replies_;
     requests_.leave.store(0, std::memory_order_relaxed);
     requests_.stop.store(0, std::memory_order_relaxed);
     requests_.taken.store(last_, std::memory_order_relaxed);
@@ -96,11 +100,11 @@ class lane_port {
     slot.job = whole == nullptr ? 0 : whole->serial();
     slot.element = what.first;
     slot.code = reinterpret_cast<std::uintptr_t>(what.target->code());
-    slot.callable = entry.callable.offset;
+    slot.callable = entry.callable.address;
     slot.callable_size = entry.callable.size;
-    slot.arguments = entry.arguments.offset;
+    slot.arguments = entry.arguments.address;
     slot.stride = what.arguments->uniform() ? what.arguments->end_of(0) - what.arguments->begin_of(0) : 0;
-    slot.ends = entry.ends.offset;
+    slot.ends = entry.ends.address;
     slot.stop_on_failure = what.target->stop_on_failure ? 1 : 0;
     slot.timed = what.target->limits.timeout.count() != 0 ? 1 : 0;
     protocol::begin(requests_, next_slot_, entry.first);
@@ -325,9 +329,9 @@ class lane_port {
   worker_state state() const noexcept { return replies_.state.load(std::memory_order_acquire); }
 
   struct payload {
-    std::size_t offset = 0;  ///< from the start of the half
+    std::uintptr_t address = 0;
     std::size_t size = 0;
-    std::byte* block = nullptr;  ///< in the arena; null: in the ring, or empty
+    std::byte* block = nullptr;  ///< in the arena; null: in the ring, in the argument_memory, or empty
   };
   struct posting {
     chunk what;
@@ -341,16 +345,11 @@ class lane_port {
 
     /// The first bytes of the arguments are the callable.
     void split_callable(std::size_t size) noexcept {
-      callable = {arguments.offset, size, nullptr};
-      arguments.offset += size;
+      callable = {arguments.address, size, nullptr};
+      arguments.address += size;
       arguments.size -= size;
     }
   };
-
-  std::size_t offset_of(const void* address) const noexcept {
-    return static_cast<std::size_t>(static_cast<const std::byte*>(address) -
-                                    reinterpret_cast<const std::byte*>(&requests_));
-  }
 
   /// Finds room for `size` bytes that begin `skew` bytes past a multiple of payload_alignment; null if there is none.
   std::byte* place(std::size_t size, std::size_t skew, payload& to) noexcept {
@@ -364,7 +363,7 @@ class lane_port {
       begin = to.block = arena_.allocate(room);
       if (begin == nullptr) return nullptr;
     }
-    to.offset = offset_of(begin) + skew;
+    to.address = reinterpret_cast<std::uintptr_t>(begin) + skew;
     return begin + skew;
   }
 
@@ -373,6 +372,14 @@ class lane_port {
     std::byte* const at = place(size, skew, to);
     if (at != nullptr) std::memcpy(at, from, size);
     return at != nullptr;
+  }
+
+  /// What the worker can read where it lies is not copied.
+  bool copy_arguments(const std::byte* from, std::size_t size, std::size_t skew, payload& to) noexcept {
+    if (!arguments_.holds(from)) return copy(from, size, skew, to);
+    to.address = reinterpret_cast<std::uintptr_t>(from);
+    to.size = size;
+    return true;
   }
 
   bool copy_ends(const chunk& what, std::size_t begin, payload& to) noexcept {
@@ -394,7 +401,7 @@ class lane_port {
     const std::size_t end = what.arguments->end_of(what.offset + what.count - 1);
     // Padding depends on the position in the inputs: it is kept modulo payload_alignment.
     if ((whole == nullptr || copy(whole->callable.data(), whole->callable.size(), 0, entry.callable)) &&
-        copy(what.arguments->bytes.data() + begin, end - begin, begin % payload_alignment, entry.arguments) &&
+        copy_arguments(what.arguments->bytes.data() + begin, end - begin, begin % payload_alignment, entry.arguments) &&
         copy_ends(what, what.arguments->begin_of(what.offset), entry.ends)) {
       if (whole == nullptr) entry.split_callable(what.arguments->callable_size());
       entry.ring_end = ring_.head();
@@ -457,6 +464,8 @@ class lane_port {
   request_half& requests_;
   reply_half& replies_;
   std::size_t reply_bytes_;
+  std::size_t kept_replies_;
+  const argument_memory& arguments_;
 
   boost::circular_buffer<posting> posted_{slot_count};  // never grows: noting a chunk must not fail
   std::uint64_t last_ = 0;                              ///< the highest number posted; what `limit` says

@@ -44,7 +44,9 @@ class worker_loop {
         arrays_(socket, requests),
         next_slot_(requests.first_slot),
         published_(requests.before_first),
-        result_({reinterpret_cast<std::byte*>(&replies) + region_layout::reply_arena, arena_bytes}, requests),
+        result_({reinterpret_cast<std::byte*>(&replies) + region_layout::reply_arena, arena_bytes,
+                 static_cast<std::size_t>(requests.kept_bytes)},
+                requests),
         identity_(make_identity()) {
     replies_.claimed.store(published_, std::memory_order_relaxed);
     replies_.published.store(published_, std::memory_order_release);
@@ -155,12 +157,11 @@ class worker_loop {
     first_ = number;
     element_ = slot.element;
     code_ = reinterpret_cast<task_code>(slot.code);
-    const auto* half = reinterpret_cast<const std::byte*>(&requests_);
-    callable_ = half + slot.callable;
+    callable_ = reinterpret_cast<const std::byte*>(slot.callable);
     callable_size_ = slot.callable_size;
-    arguments_ = half + slot.arguments;
+    arguments_ = reinterpret_cast<const std::byte*>(slot.arguments);
     stride_ = slot.stride;
-    ends_ = slot.ends == 0 ? nullptr : reinterpret_cast<const std::uint64_t*>(half + slot.ends);
+    ends_ = reinterpret_cast<const std::uint64_t*>(slot.ends);
     kept_.reset();
     arrays_.begin_chunk();
     job_ = slot.job;
