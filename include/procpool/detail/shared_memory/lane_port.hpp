@@ -74,6 +74,7 @@ class lane_port {
     requests_.taken_bytes.store(0, std::memory_order_relaxed);
     requests_.limit.store(last_, std::memory_order_release);
     reply_position_ = 0;
+    backed_ = {};
   }
 
   /// Gives the chunk's elements the next numbers and lets the worker run them. `too_large`: not even an empty lane
@@ -261,7 +262,7 @@ class lane_port {
       const std::byte* const data = reinterpret_cast<const std::byte*>(&replies_) + header.arena;
       const auto size = static_cast<std::size_t>(header.size);
       // The arena is far larger than the memory behind it: a size that nobody has written must cost none either.
-      if (size > believed_size && !backed(data, size)) return std::nullopt;
+      if (size > believed_size && !is_backed(data, size)) return std::nullopt;
       reply_position_ += sizeof(header);
       return worker_reply{kind, data, size, false};
     }
@@ -326,6 +327,14 @@ class lane_port {
   }
 
  private:
+  /// As backed(), and looks only once at what the worker writes to again and again.
+  bool is_backed(const std::byte* data, std::size_t size) noexcept {
+    if (backed_.data() <= data && data + size <= backed_.data() + backed_.size()) return true;
+    if (!backed(data, size)) return false;
+    backed_ = {data, size};
+    return true;
+  }
+
   worker_state state() const noexcept { return replies_.state.load(std::memory_order_acquire); }
 
   struct payload {
@@ -481,6 +490,7 @@ class lane_port {
   /// Shared with the arrays, which tell it of their end.
   const std::shared_ptr<sent_arrays> arrays_ = std::make_shared<sent_arrays>(requests_, replies_);
   std::uint64_t reply_position_ = 0;
+  std::span<const std::byte> backed_;  ///< of its arena: has had memory since the worker was started
   static constexpr std::size_t believed_size = std::size_t{1} << 20;  ///< of a reply, without asking the system
   static constexpr auto longest_refusal = std::chrono::seconds(5);    ///< by an idle worker, of what is sent to it
   std::optional<std::chrono::steady_clock::time_point> refused_since_;
