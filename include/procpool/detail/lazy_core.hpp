@@ -137,8 +137,8 @@ class lazy_core {
           seen = job_->events.now();
           return home_->help();
         },
-        deadline, [this, &seen, deadline] { job_->events.wait(seen, deadline); },
-        [this](bool on) { home_->watch(on); });
+        deadline, [this, &seen, deadline] { job_->events.wait(seen, deadline); }, [this](bool on) { home_->watch(on); },
+        home_->carried_lately());
   }
 
   std::size_t room() const noexcept { return buffersize_ - (taken_ - yielded_); }

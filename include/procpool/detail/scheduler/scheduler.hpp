@@ -357,6 +357,7 @@ class scheduler final : public engine {
       if (table_.in_flight() == 0) bell_.expect_nothing();
       notify_progress();
     }
+    carried(port->carried());
     port->taken(replies_.settled());
     finish_up(done);
     return replies_.drop();

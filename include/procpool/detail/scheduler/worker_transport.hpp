@@ -51,6 +51,7 @@ concept worker_port =
       { seen.published(number, number) } -> std::same_as<std::optional<std::uint64_t>>;
       port.next_reply(number);
       port.taken(number);
+      { seen.carried() } -> std::same_as<std::size_t>;
       { seen.initialized() } -> std::same_as<bool>;
       { seen.outgrown() } -> std::same_as<bool>;
       { seen.left() } -> std::same_as<bool>;

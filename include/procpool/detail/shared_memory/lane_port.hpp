@@ -200,6 +200,7 @@ class lane_port {
       posting& entry = posted_.front();
       release(entry);
       ring_tail_ = entry.ring_end;
+      arguments_size_ = entry.arguments.size;
       through.push_back(std::move(entry.what));
       posted_.pop_front();
     }
@@ -247,6 +248,7 @@ class lane_port {
       if (wraps != 0 || offset == 0) return std::nullopt;  // so no byte is read twice
       reply_position_ += ring_bytes - offset;
     }
+    reply_size_ = static_cast<std::size_t>(header.size);
     if (header.number != number || header.kind < static_cast<std::uint32_t>(reply_kind::value) ||
         header.kind > static_cast<std::uint32_t>(reply_kind::out_of_memory)) {
       return std::nullopt;
@@ -278,6 +280,9 @@ class lane_port {
     protocol::take(requests_, number, reply_position_);
     protocol::wake(requests_, replies_, sleeping_for::room);
   }
+
+  /// The bytes of the arguments that were settled last, and of the reply that was read last.
+  std::size_t carried() const noexcept { return arguments_size_ + reply_size_; }
 
   attachment_inbox& inbox() noexcept { return *inbox_; }
   /// Takes in the shared arrays that have come. False if the worker's end is closed.
@@ -490,7 +495,9 @@ class lane_port {
   /// Shared with the arrays, which tell it of their end.
   const std::shared_ptr<sent_arrays> arrays_ = std::make_shared<sent_arrays>(requests_, replies_);
   std::uint64_t reply_position_ = 0;
+  std::size_t reply_size_ = 0;         ///< as the worker says
   std::span<const std::byte> backed_;  ///< of its arena: has had memory since the worker was started
+  std::size_t arguments_size_ = 0;
   static constexpr std::size_t believed_size = std::size_t{1} << 20;  ///< of a reply, without asking the system
   static constexpr auto longest_refusal = std::chrono::seconds(5);    ///< by an idle worker, of what is sent to it
   std::optional<std::chrono::steady_clock::time_point> refused_since_;

@@ -120,7 +120,7 @@ class worker_loop {
   template <class Condition>
   void sleep_until(Condition condition, sleeping_for what) {
     const auto since = clock::now();
-    if (spin_until(condition, patience_)) {
+    if (spin_until(condition, patience_, carried_)) {
       patience_ = patience::usual;
       return;
     }
@@ -196,6 +196,7 @@ class worker_loop {
 
   reply_kind call(std::uint64_t i) {
     byte_reader arguments = arguments_of(i);
+    carried_ = arguments.remaining();
     call_frame frame{byte_reader(callable_, callable_size_, &arrays_), arguments, result_, kept_};
     reply_kind kind;
     try {
@@ -226,6 +227,7 @@ class worker_loop {
     // What could not be sent the parent will miss when it decodes the result.
     if (!result_.attachments().empty()) send_attachments(socket_, number, result_.attachments(), 0);
     reply_header header{number, result_.size(), 0, static_cast<std::uint32_t>(kind), 0};
+    carried_ += header.size;
     std::size_t inline_size = result_.size();
     if (const std::byte* const block = result_.hand_over(number)) {
       header.arena = static_cast<std::uint64_t>(block - reinterpret_cast<std::byte*>(&replies_));
@@ -291,6 +293,7 @@ class worker_loop {
   std::uint64_t failed_element_ = 0;
 
   patience patience_ = patience::usual;
+  std::size_t carried_ = 0;  ///< the bytes that the last element came with and left: the parent copies as many
   std::uint64_t published_;
   ring_writer ring_;
   reply_writer result_;
