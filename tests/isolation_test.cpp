@@ -105,7 +105,8 @@ TEST_CASE("large arguments lie in memory that all workers read and none may writ
   process_pool pool{2};
   const shared_range in_parent = memory.arguments();
   CHECK(in_parent.writable());
-  const std::string large(100'000, 'x');
+  const std::string bytes(100'000, 'x');
+  const std::string_view large = bytes;
   const auto address = [](std::string_view text) { return reinterpret_cast<std::uint64_t>(text.data()); };
   for (int worker = 0; worker != 2; ++worker) {
     const shared_range here = pool.apply([] { return memory_of_pool->arguments(); });
@@ -132,7 +133,7 @@ TEST_CASE("large arguments lie in memory that all workers read and none may writ
               return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
             },
             large) == SIGSEGV);
-  CHECK(pool.apply([](std::string text) { return text; }, large) == large);
+  CHECK(pool.apply([](std::string_view text) { return std::string(text); }, large) == large);
 }
 
 TEST_CASE("to touch another worker's lane is a death", "[process_pool][isolation][crash]") {

@@ -54,13 +54,13 @@ class lane_memory {
     std::erase_if(all, [this](const shared_range& each) { return before_.contains(each.begin); });
     return all;
   }
-  /// Those of the lanes, without the guard pages.
+  /// Those of the lanes, without the guard pages: each is an arena as large as the memory for arguments, and more.
   std::vector<shared_range> halves() const {
     auto all = readable();
-    std::erase_if(all, [same = arguments().begin](const shared_range& each) { return each.begin == same; });
+    if (!all.empty()) all.erase(std::ranges::min_element(all, {}, &shared_range::size));
     return all;
   }
-  /// Where large arguments lie, without the guard pages: the smallest, as each half is an arena as large and more.
+  /// Where large arguments lie, without the guard pages.
   shared_range arguments() const { return std::ranges::min(readable(), {}, &shared_range::size); }
   /// In a worker: the half that it writes.
   shared_range replies() const { return find(true); }
