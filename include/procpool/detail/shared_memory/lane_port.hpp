@@ -333,7 +333,7 @@ class lane_port {
 
  private:
   /// As backed(), and looks only once at what the worker writes to again and again.
-  bool is_backed(const std::byte* data, std::size_t size) noexcept {
+  [[gnu::noinline]] bool is_backed(const std::byte* data, std::size_t size) noexcept {
     if (backed_.data() <= data && data + size <= backed_.data() + backed_.size()) return true;
     if (!backed(data, size)) return false;
     backed_ = {data, size};
