@@ -61,7 +61,7 @@ TEST_CASE("an arena whose memory ends anywhere says so, and touches nothing beyo
     for (std::size_t pages = 0; pages < 600; pages += pages < 20 ? 1 : 17) {
       for (const std::size_t size : {std::size_t{1000}, page - 64, 5 * page, 40 * page, 257 * page}) {
         const scarce_space space(pages * page);
-        lane_arena arena(space.begin(), scarce_space::bytes);
+        lane_arena arena(space.begin(), scarce_space::bytes, scarce_space::bytes);
         std::vector<std::byte*> blocks;
         const std::size_t before = fill(arena, size, blocks);
         if (before * size > pages * page) return std::string("more than there is");
@@ -78,22 +78,44 @@ TEST_CASE("an arena whose memory ends anywhere says so, and touches nothing beyo
   CHECK(said == "");
 }
 
+TEST_CASE("an arena keeps what it may keep, so that it is not touched anew", "[arena][memory]") {
+  const std::string said = in_child([] {
+    constexpr std::size_t all = std::size_t{64} << 20;
+    constexpr std::size_t keep = std::size_t{16} << 20;
+    constexpr std::size_t size = keep - (std::size_t{2} << 20);
+    void* const at = ::mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    lane_arena arena(static_cast<std::byte*>(at), all, keep);
+    for (int round = 0; round != 3; ++round) {
+      std::byte* const block = arena.allocate(size);
+      if (block == nullptr) return std::string("no room");
+      if (round != 0 && block[size - 1] != std::byte{1}) return std::string("it is other memory");
+      block[size - 1] = std::byte{1};
+      if (arena.used() < size) return std::string("it is said to be unused");
+      arena.deallocate(block);
+      if (arena.used() > size / 2) return std::string("it is said to be used");
+    }
+    return std::string();
+  });
+  CHECK(said == "");
+}
+
 TEST_CASE("a large arena gives its memory back, and can be used again", "[arena][memory]") {
   const std::string said = in_child([] {
-    constexpr std::size_t all = std::size_t{512} << 20;
+    constexpr std::size_t all = std::size_t{64} << 20;
+    constexpr std::size_t keep = std::size_t{16} << 20;
     void* const at = ::mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     auto* const begin = static_cast<std::byte*>(at);
-    lane_arena arena(begin, all);
+    lane_arena arena(begin, all, keep);
     for (int round = 0; round != 2; ++round) {
       std::byte* const small = arena.allocate(1000);
-      std::byte* const large = arena.allocate(lane_arena::keep_bytes + 1);
+      std::byte* const large = arena.allocate(keep + 1);
       if (small == nullptr || large == nullptr) return "no room in round " + std::to_string(round);
-      large[lane_arena::keep_bytes] = std::byte{1};
+      large[keep] = std::byte{1};
       arena.deallocate(large);
       arena.deallocate(small);
       if (arena.blocks() != 0) return std::string("blocks are left");
       unsigned char present = 0;
-      const std::size_t last = static_cast<std::size_t>(large - begin) + lane_arena::keep_bytes;
+      const std::size_t last = static_cast<std::size_t>(large - begin) + keep;
       if (::mincore(begin + last / detail::lane_page * detail::lane_page, 1, &present) != 0)
         return std::string("mincore");
       if ((present & 1) != 0) return std::string("the memory is still there");

@@ -114,6 +114,22 @@ struct by_cereal {
   static inline int decoded = 0;
 };
 
+struct not_to_be_copied {
+  std::string text;
+  not_to_be_copied() = default;
+  not_to_be_copied(const not_to_be_copied& other) : text(other.text) { throw std::runtime_error("copied"); }
+  not_to_be_copied(not_to_be_copied&&) = default;
+  template <class Archive>
+  void serialize(Archive& archive) {
+    archive(text);
+  }
+};
+not_to_be_copied& the_one() {
+  static not_to_be_copied one;
+  one.text = "the one";
+  return one;
+}
+
 struct counting {  // only invocable as non-const
   std::vector<int> seen{};
   std::size_t operator()(int x) {
@@ -128,6 +144,19 @@ struct no_default {
 };
 
 }  // namespace
+
+TEST_CASE("what is returned by reference is encoded from where it lies", "[call]") {
+  CHECK(run(&the_one).text == "the one");
+  CHECK(run([]() -> const not_to_be_copied& { return the_one(); }).text == "the one");
+  CHECK(run(&person::get_name, person{"Ada", 36}) == "Ada");
+  CHECK_THROWS_AS(run(
+                      [](bool thrown) -> not_to_be_copied& {
+                        if (thrown) throw std::out_of_range("none");
+                        return the_one();
+                      },
+                      true),
+                  std::out_of_range);
+}
 
 TEST_CASE("functions are called with their arguments", "[call]") {
   CHECK(run(&square, 3) == 9);

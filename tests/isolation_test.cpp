@@ -17,6 +17,7 @@
 #include <ranges>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -94,6 +95,45 @@ TEST_CASE("a worker maps its own lane only, and may not write its requests", "[p
   std::uint64_t in_workers = 0;
   for (const shared_range& each : all) in_workers += each.size();
   CHECK(2 * in_workers == in_parent);
+}
+
+TEST_CASE("large arguments lie in memory that all workers read and none may write",
+          "[process_pool][isolation][crash]") {
+  resources_unchanged guard;
+  const lane_memory memory;
+  memory_of_pool = &memory;
+  process_pool pool{2};
+  const shared_range in_parent = memory.arguments();
+  CHECK(in_parent.writable());
+  const std::string bytes(100'000, 'x');
+  const std::string_view large = bytes;
+  const auto address = [](std::string_view text) { return reinterpret_cast<std::uint64_t>(text.data()); };
+  for (int worker = 0; worker != 2; ++worker) {
+    const shared_range here = pool.apply([] { return memory_of_pool->arguments(); });
+    CHECK(here.begin == in_parent.begin);
+    CHECK(here.end == in_parent.end);
+    CHECK_FALSE(here.writable());
+    const std::uint64_t at = pool.apply(address, large);
+    CHECK(in_parent.begin <= at);
+    CHECK(at + large.size() <= in_parent.end);
+    CHECK(faults([&] {
+      pool.apply([](std::string_view text) { return write_at(reinterpret_cast<std::uint64_t>(text.data())); }, large);
+    }));
+  }
+  CHECK(faults([&] { pool.apply([] { return read_at(memory_of_pool->arguments().begin - 1); }); }));
+  CHECK(faults([&] { pool.apply([] { return read_at(memory_of_pool->arguments().end); }); }));
+  // What a task forks has none of it.
+  CHECK(pool.apply(
+            [](std::string_view text) {
+              const pid_t child = ::fork();
+              if (child == 0) ::_exit(read_at(reinterpret_cast<std::uint64_t>(text.data())) == 'x' ? 0 : 1);
+              int status = 0;
+              while (::waitpid(child, &status, 0) == -1) {
+              }
+              return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+            },
+            large) == SIGSEGV);
+  CHECK(pool.apply([](std::string_view text) { return std::string(text); }, large) == large);
 }
 
 TEST_CASE("to touch another worker's lane is a death", "[process_pool][isolation][crash]") {

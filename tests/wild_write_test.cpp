@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 // What a task that writes anywhere in the pool's memory can hit: its own worker's replies, and nothing else. Every page
-// of what the parent maps for the lanes, guards and neighbours included, is tried from inside a worker: read, written,
-// run.
+// of what the parent maps for the lanes and for large arguments, guards and neighbours included, is tried from inside a
+// worker: read, written, run.
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -121,34 +121,40 @@ struct span_of_pages {
 const lane_memory* lanes = nullptr;  // for tasks
 
 /// Tries to read and to write a byte in every page.
-found probe(span_of_pages where) {
+found probe(const std::vector<span_of_pages>& areas) {
   const shared_range replies = lanes->replies();
   const shared_range requests = lanes->requests();
+  const shared_range arguments = lanes->arguments();
   const auto inside = [](const shared_range& range, std::uint64_t at) { return range.begin <= at && at < range.end; };
   const surviving here;
   const own_mappings later;
   found all;
   all.worker = this_worker::index();
-  for (std::uint64_t at = where.begin; at < where.end; at += where.step) {
-    // Not where the pages begin: the byte in a page in use is one that the worker itself does not write meanwhile.
-    const std::uint64_t byte = at + page - 1;
-    const bool writable = can_write(byte);
-    const bool readable = can_read(byte);
-    ++all.pages;
-    all.writable += writable ? 1U : 0U;
-    all.readable += readable ? 1U : 0U;
-    if (writable != inside(replies, byte) || readable != (inside(replies, byte) || inside(requests, byte))) ++all.wrong;
+  for (const span_of_pages& where : areas) {
+    for (std::uint64_t at = where.begin; at < where.end; at += where.step) {
+      // Not where the pages begin: the byte in a page in use is one that the worker itself does not write meanwhile.
+      const std::uint64_t byte = at + page - 1;
+      const bool writable = can_write(byte);
+      const bool readable = can_read(byte);
+      ++all.pages;
+      all.writable += writable ? 1U : 0U;
+      all.readable += readable ? 1U : 0U;
+      const bool to_be_read = inside(replies, byte) || inside(requests, byte) || inside(arguments, byte);
+      if (writable != inside(replies, byte) || readable != to_be_read) ++all.wrong;
+    }
   }
   return all;
 }
 
-/// The memory of the lanes in this process, the parent: from the first guard page to the last.
-span_of_pages all_lanes(const lane_memory& memory) {
-  const auto ranges = memory.ranges();
-  span_of_pages all{ranges.front().begin, ranges.back().end};
-  for (std::size_t i = 1; i != ranges.size(); ++i) {
-    if (ranges[i].begin != ranges[i - 1].end) throw std::runtime_error("a hole in the memory of the lanes");
+/// The memory of the pool in this process, the parent: the lanes and the arguments, each from the first guard page to the
+/// last, or both at once.
+std::vector<span_of_pages> all_areas(const lane_memory& memory, std::uint64_t step) {
+  std::vector<span_of_pages> all;
+  for (const shared_range& each : memory.ranges()) {
+    if (all.empty() || all.back().end != each.begin) all.push_back({each.begin, each.end, step});
+    all.back().end = each.end;
   }
+  if (all.size() > 2) throw std::runtime_error("a hole in the memory of the lanes");
   return all;
 }
 
@@ -157,14 +163,15 @@ std::string probe_pool(std::uint64_t step) {
   const lane_memory memory;
   lanes = &memory;
   process_pool pool{2};
-  const span_of_pages all = all_lanes(memory);
+  const std::vector<span_of_pages> all = all_areas(memory, step);
+  if (const shared_range area = memory.arguments(); !area.writable()) return "broken: no memory for arguments";
   const auto before = pool.stats();
   std::string text;
   std::array<bool, 2> tried_from{};
   for (int i = 0; i != 20 && !(tried_from[0] && tried_from[1]); ++i) {
     std::vector<future<found>> both;
     for (int worker = 0; worker != 2; ++worker) {
-      both.push_back(pool.apply_async(probe, span_of_pages{all.begin, all.end, step}));
+      both.push_back(pool.apply_async(probe, all));
     }
     for (auto& each : both) {
       const found got = each.get();
@@ -198,7 +205,7 @@ void touch_at(std::uint64_t at, touch how) {
 
 }  // namespace
 
-TEST_CASE("no page of the lanes can be touched but a worker's own", "[process_pool][isolation]") {
+TEST_CASE("no page can be touched but a worker's own lane, and arguments read", "[process_pool][isolation]") {
   resources_unchanged guard;
 #if defined(PROCPOOL_TEST_ASAN)
   // AddressSanitizer takes the address space that small lanes would have to be forced by.
@@ -217,7 +224,7 @@ TEST_CASE("no page of the lanes can be touched but a worker's own", "[process_po
   CHECK(said.find("ended with") == std::string::npos);
 }
 
-TEST_CASE("pages far inside large lanes cannot be touched either", "[process_pool][isolation]") {
+TEST_CASE("pages far inside of large memory cannot be touched either", "[process_pool][isolation]") {
   resources_unchanged guard;
   const std::string said = in_child([] { return probe_pool((std::uint64_t{1} << 24) + page); });
   CHECK(said.find("broken") == std::string::npos);

@@ -37,7 +37,7 @@ mutant(series_end_unbounded lane_replies ${port} "std::min(said_end, full)" "sai
 mutant(small_reply_unbounded lane_replies ${port} "header.size > ring_payload || " "")
 mutant(large_reply_unbounded lane_replies ${port} "header.size > reply_bytes_ - header.arena || " "")
 mutant(large_reply_unbacked lane_replies ${port}
-  "if (size > believed_size && !backed(data, size)) return std::nullopt;" "")
+  "if (size > believed_size && !is_backed(data, size)) return std::nullopt;" "")
 mutant(header_fetched_twice lane_replies ${port}
   "std::memcpy(scratch_.get(), replies_.ring + offset, static_cast<std::size_t>(header.size));"
   "header.size = *reinterpret_cast<const volatile std::uint64_t*>(replies_.ring + offset - sizeof(header) + 8);

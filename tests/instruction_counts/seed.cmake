@@ -9,6 +9,6 @@ patch_header(encode_inputs.hpp "      --room;" "      WASTE(encoding, 32);\n    
 patch_header(shared_memory/lane_port.hpp "    last_ += what.count;" "    WASTE(posting, 32);\n    last_ += what.count;")
 patch_header(shared_memory/worker_loop.hpp "    result_.restart();" "    WASTE(running, 32);\n    result_.restart();")
 patch_header(shared_memory/lane_port.hpp "    reply_header header;" "    WASTE(reading, 32);\n    reply_header header;")
-patch_header(shared_memory/lane_port.hpp
-  "    if (at != nullptr) std::memcpy(at, from, size);"
-  "    WASTE(copying, size);\n    if (at != nullptr) std::memcpy(at, from, size);")
+patch_header(codec/bytes.hpp
+  "    if (n != 0) std::memcpy(extend(n), from, n);"
+  "    WASTE(copying, n);\n    if (n != 0) std::memcpy(extend(n), from, n);")

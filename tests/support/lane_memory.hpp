@@ -41,8 +41,8 @@ inline std::vector<shared_range> shared_ranges() {
   return all;
 }
 
-/// The memory of one pool's lanes, guard pages included. A `lane_memory` is made before the pool; its members are called
-/// afterwards, in the parent or in tasks, which have it by the snapshot.
+/// The memory that one pool shares with its workers, guard pages included. A `lane_memory` is made before the pool; its
+/// members are called afterwards, in the parent or in tasks, which have it by the snapshot.
 class lane_memory {
  public:
   lane_memory() {
@@ -54,21 +54,28 @@ class lane_memory {
     std::erase_if(all, [this](const shared_range& each) { return before_.contains(each.begin); });
     return all;
   }
-  /// Without the guard pages.
+  /// Those of the lanes, without the guard pages: each is an arena as large as the memory for arguments, and more.
   std::vector<shared_range> halves() const {
-    auto all = ranges();
-    std::erase_if(all, [](const shared_range& each) { return !each.readable() && !each.writable(); });
+    auto all = readable();
+    if (!all.empty()) all.erase(std::ranges::min_element(all, {}, &shared_range::size));
     return all;
   }
+  /// Where large arguments lie, without the guard pages.
+  shared_range arguments() const { return std::ranges::min(readable(), {}, &shared_range::size); }
   /// In a worker: the half that it writes.
   shared_range replies() const { return find(true); }
   /// In a worker: the half that it reads.
   shared_range requests() const { return find(false); }
 
  private:
+  std::vector<shared_range> readable() const {
+    auto all = ranges();
+    std::erase_if(all, [](const shared_range& each) { return !each.readable(); });
+    return all;
+  }
   shared_range find(bool writable) const {
-    for (const shared_range& each : ranges()) {
-      if (each.readable() && each.writable() == writable) return each;
+    for (const shared_range& each : halves()) {
+      if (each.writable() == writable) return each;
     }
     throw std::runtime_error("no such half");
   }

@@ -73,6 +73,7 @@ class local_workers {
   }
 
   std::size_t size() const noexcept { return region_.layout().lanes; }
+  procpool::detail::large_memory* memory_for_arguments() noexcept { return &region_.arguments(); }
   port& at(std::size_t i) noexcept { return *ports_[i]; }
   const port& at(std::size_t i) const noexcept { return *ports_[i]; }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <span>
@@ -31,6 +32,10 @@ class engine : public std::enable_shared_from_this<engine> {
   virtual void submit(std::span<chunk> chunks, afterwards next) = 0;
   void submit(std::span<chunk> chunks) { submit(chunks, afterwards::goes_on); }
 
+  /// Where large arguments of its tasks are best encoded; null: anywhere. An engine that has such memory settles what no
+  /// worker needs any more, and has none of it in its chunks once join() returns.
+  virtual large_memory* memory_for_arguments() noexcept { return nullptr; }
+
   /// Settles with task_cancelled every element of `target` that has not started.
   virtual void withdraw(job& target) noexcept = 0;
 
@@ -45,6 +50,9 @@ class engine : public std::enable_shared_from_this<engine> {
   virtual bool help() noexcept = 0;
   /// Between watch(true) and watch(false) this thread calls help() all the time: no other need be woken for what it sees.
   virtual void watch(bool /*whether*/) noexcept {}
+
+  /// The bytes that a task which has ended lately came with and left: the next one is likely to be like it.
+  std::size_t carried_lately() const noexcept { return carried_lately_.load(std::memory_order_relaxed); }
 
   virtual void close() noexcept = 0;
   virtual void terminate() noexcept = 0;
@@ -64,7 +72,11 @@ class engine : public std::enable_shared_from_this<engine> {
     }
   }
 
+ protected:
+  void carried(std::size_t bytes) noexcept { carried_lately_.store(bytes, std::memory_order_relaxed); }
+
  private:
+  std::atomic<std::size_t> carried_lately_{0};
   const pid_t owner_ = current_process();
   const std::shared_ptr<callback_thread> callbacks_ = std::make_shared<callback_thread>();
 };

@@ -97,7 +97,8 @@ class future_state_base {
     if (ready()) return true;
     if (home_->callbacks().here()) return wait_inside_callback(deadline);
     return help_until([this] { return ready(); }, [this] { return home_->help(); }, deadline,
-                      [this, deadline] { sleep(deadline); }, [this](bool on) { home_->watch(on); });
+                      [this, deadline] { sleep(deadline); }, [this](bool on) { home_->watch(on); },
+                      home_->carried_lately());
   }
 
   /// False, and nothing done, if the result is there already.

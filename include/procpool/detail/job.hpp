@@ -173,7 +173,7 @@ class parted_job : public job {
 };
 
 /// The encoded arguments of the one element of a call, behind its encoded callable: a part of the job. Or those of
-/// consecutive elements of a parted_job (`inputs`). In private memory.
+/// consecutive elements of a parted_job (`inputs`). In memory that the parent alone writes.
 class encoded_arguments {
  public:
   encoded_arguments(const encoded_arguments&) = delete;

@@ -138,8 +138,8 @@ class lazy_core {
           seen = job_->events.now();
           return home_->help();
         },
-        deadline, [this, &seen, deadline] { job_->events.wait(seen, deadline); },
-        [this](bool on) { home_->watch(on); });
+        deadline, [this, &seen, deadline] { job_->events.wait(seen, deadline); }, [this](bool on) { home_->watch(on); },
+        home_->carried_lately());
   }
 
   std::size_t room() const noexcept { return buffersize_ - (taken_ - yielded_); }
@@ -157,6 +157,7 @@ class lazy_core {
     inputs_ptr arguments(new inputs);
     std::exception_ptr unencodable;
     try {
+      const encoding_for encoding(home_->memory_for_arguments());
       while (arguments->count() < count) {
         const std::size_t size = arguments->bytes.size();
         const std::size_t attachments = arguments->bytes.attachments().size();

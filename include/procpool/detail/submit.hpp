@@ -120,7 +120,10 @@ auto submit_call(const engine_ptr& home, const call_options& options, const char
   chunk only{.count = 1};
   if (options.progress) {
     const inputs_ptr arguments(new inputs);
-    task::encode_arguments(arguments->bytes, std::forward<Args>(args)...);
+    {
+      const encoding_for encoding(home->memory_for_arguments());
+      task::encode_arguments(arguments->bytes, std::forward<Args>(args)...);
+    }
     arguments->end_element();
     only.arguments = arguments;
     const batch_ptr<apply_collector<result>> batch(
@@ -133,9 +136,12 @@ auto submit_call(const engine_ptr& home, const call_options& options, const char
   }
   const boost::intrusive_ptr<call_job<result>> one(new call_job<result>(home, task::code, operation));
   one->limits = limits_of(options);
-  task::encode_callable(one->bytes, fn);
-  one->end_callable();
-  task::encode_arguments(one->bytes, std::forward<Args>(args)...);
+  {
+    const encoding_for encoding(home->memory_for_arguments());
+    task::encode_callable(one->bytes, fn);
+    one->end_callable();
+    task::encode_arguments(one->bytes, std::forward<Args>(args)...);
+  }
   only.target = one.get();
   only.arguments = one.get();
   home->submit({&only, 1}, next);
@@ -172,7 +178,10 @@ auto submit_batch(const engine_ptr& home, const call_options& options, const cha
                   std::size_t chunksize) {
   using collector = Collector<typename Task::result_type>;
   require_open(*home, operation);
-  encoded_inputs all = encode_batch<Task>(in, chunksize, home->processes(), collector::keeps_errors);
+  encoded_inputs all = [&] {
+    const encoding_for encoding(home->memory_for_arguments());
+    return encode_batch<Task>(in, chunksize, home->processes(), collector::keeps_errors);
+  }();
   const batch_ptr<collector> batch(new batch_job<collector>(home, Task::code, operation, all.total, options.progress));
   batch->limits = limits_of(options);
   batch->stop_on_failure = !collector::keeps_errors;
@@ -193,7 +202,10 @@ future<void> submit_broadcast(const engine_ptr& home, const call_options& option
   constexpr const char* operation = "broadcast";
   home->require_owned(operation);
   const inputs_ptr same(new inputs);
-  task::encode_arguments(same->bytes, std::forward<Args>(args)...);
+  {
+    const encoding_for encoding(home->memory_for_arguments());
+    task::encode_arguments(same->bytes, std::forward<Args>(args)...);
+  }
   same->end_element();
   const std::size_t workers = home->processes();
   const batch_ptr<collector> batch(new batch_job<collector>(home, task::code, operation, workers, options.progress));

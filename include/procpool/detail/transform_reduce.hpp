@@ -223,7 +223,10 @@ T submit_transform_reduce(const engine_ptr& home, const call_options& options, R
   constexpr const char* operation = "transform_reduce";
   require_open(*home, operation);
   batch_list batches;
-  add_batches<task>(batches, in, home->processes());
+  {
+    const encoding_for encoding(home->memory_for_arguments());
+    add_batches<task>(batches, in, home->processes());
+  }
   const std::size_t parts = batches.chunks.size();
   auto progress = options.progress;
   if (progress) {  // told of batches, it tells of elements

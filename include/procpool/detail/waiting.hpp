@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <chrono>
+#include <cstddef>
 #include <optional>
 #include <utility>
 
@@ -15,11 +16,12 @@ namespace procpool::detail {
 /// Waits until `done()`; false if the deadline passed first. `help()` does of the awaited work what this thread can do
 /// and says whether there was some; `sleep()` blocks until something may have changed or the deadline has passed.
 /// A tiny task is back within microseconds, so this thread looks for its result itself before it sleeps, and says so:
-/// `watch(true)` before it looks, `watch(false)` before it sleeps or goes on.
+/// `watch(true)` before it looks, `watch(false)` before it sleeps or goes on. `copied`: the bytes that workers are likely
+/// to copy before it is done.
 template <class Done, class Help, class Sleep, class Watch>
-bool help_until(Done&& done, Help&& help, steady_time deadline, Sleep&& sleep, Watch watch) {
+bool help_until(Done&& done, Help&& help, steady_time deadline, Sleep&& sleep, Watch watch, std::size_t copied = 0) {
   constexpr std::chrono::microseconds spinning{2};
-  constexpr std::chrono::microseconds yielding{50};
+  const auto yielding = std::chrono::microseconds(50) + time_to_copy(copied);
   struct watching {
     explicit watching(Watch& tell) : tell_(tell) { tell_(true); }
     watching(const watching&) = delete;

@@ -95,18 +95,53 @@ class byte_writer {
   std::unique_ptr<std::vector<std::shared_ptr<array_block>>> attachments_;  // most bytes have none
 };
 
-/// Bytes on the heap of this process; a few, as those of most arguments, in the writer itself.
+/// Memory that an engine offers for large payloads, since its workers read them where they lie. Safe to use in any thread.
+class large_memory {
+ public:
+  static constexpr std::size_t least = std::size_t{32} << 10;  ///< smaller payloads are copied as fast
+
+  /// `n` bytes at a multiple of payload_alignment; null if there is no room for them.
+  virtual std::byte* allocate(std::size_t n) noexcept = 0;
+  virtual void deallocate(std::byte* block) noexcept = 0;
+
+ protected:
+  ~large_memory() = default;
+};
+
+/// While it lives, large payloads that this thread encodes lie in that memory, if there is room; null: on the heap.
+class encoding_for {
+ public:
+  explicit encoding_for(large_memory* memory) noexcept : before_(std::exchange(memory_, memory)) {}
+  encoding_for(const encoding_for&) = delete;
+  encoding_for& operator=(const encoding_for&) = delete;
+  ~encoding_for() { memory_ = before_; }
+
+  static large_memory* memory() noexcept { return memory_; }
+
+ private:
+  static inline constinit thread_local large_memory* memory_ = nullptr;
+  large_memory* before_;
+};
+
+/// Bytes in this process; a few, as those of most arguments, in the writer itself, more on the heap, and many in the
+/// memory that the engine offers (encoding_for).
 class heap_writer final : public byte_writer {
  public:
   heap_writer() noexcept {
     data_ = few_;
     capacity_ = sizeof(few_);
   }
-  ~heap_writer() {
-    if (data_ != few_) std::free(block_);
-  }
+  ~heap_writer() { free_block(); }
 
   void clear() { truncate(0, 0); }
+  /// Forgets the bytes if they lie in an engine's memory, and gives that back.
+  void leave_large_memory() noexcept {
+    if (data_ == few_ || block_.of == nullptr) return;
+    free_block();
+    data_ = few_;
+    size_ = 0;
+    capacity_ = sizeof(few_);
+  }
   /// Makes room for `n` bytes in all, if there is memory for them now.
   void reserve(std::size_t n) noexcept {
     try {
@@ -119,22 +154,41 @@ class heap_writer final : public byte_writer {
   void grow(std::size_t needed) override {
     std::size_t room = std::max(needed, std::min(capacity_ * 2, capacity_ + (std::size_t{1} << 30)));
     room = (room + payload_alignment - 1) / payload_alignment * payload_alignment;
-    // Aligned here, as aligned_alloc parts its blocks and costs several times what malloc costs.
-    void* block = std::malloc(room + payload_alignment - 1);
-    if (block == nullptr) throw std::bad_alloc();
-    void* first = block;
-    std::size_t space = room + payload_alignment - 1;
-    auto* fresh = static_cast<std::byte*>(std::align(payload_alignment, room, first, space));
+    large_memory* const large = room > large_memory::least ? encoding_for::memory() : nullptr;
+    std::byte* fresh = large == nullptr ? nullptr : large->allocate(room);
+    block taken{fresh, large};
+    if (fresh == nullptr) {
+      // Aligned here, as aligned_alloc parts its blocks and costs several times what malloc costs.
+      std::size_t space = room + payload_alignment - 1;
+      taken = {std::malloc(space), nullptr};
+      if (taken.memory == nullptr) throw std::bad_alloc();
+      void* first = taken.memory;
+      fresh = static_cast<std::byte*>(std::align(payload_alignment, room, first, space));
+    }
     if (size_ != 0) std::memcpy(fresh, data_, size_);
-    if (data_ != few_) std::free(block_);
-    block_ = block;
+    free_block();
+    block_ = taken;
     data_ = fresh;
     capacity_ = room;
   }
 
+  void free_block() noexcept {
+    if (data_ == few_) return;
+    if (block_.of != nullptr) {
+      block_.of->deallocate(static_cast<std::byte*>(block_.memory));
+    } else {
+      std::free(block_.memory);
+    }
+  }
+
+  /// What data_ lies in.
+  struct block {
+    void* memory;
+    large_memory* of;  ///< null: the heap's
+  };
   union {
     alignas(std::uint64_t) std::byte few_[24];
-    void* block_;  // where data_ lies in
+    block block_;
   };
 };
 static_assert(sizeof(heap_writer) <= 64, "procpool: there is one per task");

@@ -153,6 +153,17 @@ struct call {
       } catch (...) {
         return put_exception(frame);
       }
+    } else if constexpr (std::is_same_v<raw_result, result_type&> || std::is_same_v<raw_result, const result_type&>) {
+      const result_type* result;  // what lies elsewhere is encoded from there
+      try {
+        result = std::addressof(invoke(callable, arguments));
+      } catch (abi::__forced_unwind&) {
+        throw;
+      } catch (...) {
+        return put_exception(frame);
+      }
+      encode<result_type>(frame.result, *result);
+      return reply_kind::value;
     } else {
       std::optional<result_type> result;
       try {

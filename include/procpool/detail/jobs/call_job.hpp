@@ -28,6 +28,7 @@ class call_job final : public future_state<R>, public job, public encoded_argume
   void release() noexcept override { future_state<R>::release(); }
 
   bool settle(std::size_t element, reply& how) noexcept override {
+    bytes.leave_large_memory();       // no worker needs them any more, and the future may outlive the engine's memory
     if (this->ready()) return false;  // cancelled
     outcome<R> got = read_reply<R>(*this, element, how);
     const bool value = got.has_value();

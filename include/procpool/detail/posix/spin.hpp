@@ -3,7 +3,9 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cstddef>
 #include <mutex>
 
 namespace procpool::detail {
@@ -21,10 +23,19 @@ inline void cpu_pause() noexcept {
 /// longer, and the next is likely to be, for a moment.
 enum class patience { usual, little };
 
+/// How much longer to look where the other side copies so many bytes meanwhile: as long as that takes a slow memory, up to
+/// where a sleep costs little in comparison.
+constexpr std::chrono::nanoseconds time_to_copy(std::size_t bytes) noexcept {
+  constexpr std::size_t most_ns = 300'000;
+  constexpr std::size_t bytes_per_ns = 4;
+  return std::chrono::nanoseconds(std::min(bytes / bytes_per_ns, most_ns));
+}
+
 /// Looks at `condition`: a short while on the processor, then giving it away between looks, so that a spinning thread
-/// never keeps the one that it waits for from running. False if it does not hold in time.
+/// never keeps the one that it waits for from running. False if it does not hold in time. `copied`: the bytes that the
+/// other side is likely to copy before it does.
 template <class Condition>
-bool spin_until(Condition condition, patience how = patience::usual) {
+bool spin_until(Condition condition, patience how = patience::usual, std::size_t copied = 0) {
   using clock = std::chrono::steady_clock;
   constexpr auto pausing = std::chrono::microseconds(2);
   constexpr auto spinning = std::chrono::microseconds(50);
@@ -35,7 +46,7 @@ bool spin_until(Condition condition, patience how = patience::usual) {
       cpu_pause();
     }
     const auto spent = clock::now() - start;
-    if (spent > (how == patience::usual ? spinning : pausing)) return false;
+    if (spent > (how == patience::usual ? spinning : pausing) + time_to_copy(copied)) return false;
     if (spent > pausing) ::sched_yield();
   }
 }

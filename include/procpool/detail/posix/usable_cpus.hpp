@@ -9,12 +9,12 @@
 #include <cmath>
 #include <cstddef>
 #include <fstream>
-#include <limits>
 #include <optional>
-#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include <procpool/detail/posix/cgroups.hpp>
 
 namespace procpool::detail {
 
@@ -45,31 +45,9 @@ inline std::optional<double> cgroup_directory_quota(const std::string& directory
   return quota / period;
 }
 
-/// The smallest CPU quota among the control groups of this process and their ancestors (`cgroups(7)`), v1 and v2.
-/// `membership` is the file that names the groups, `root` where their file systems are mounted.
-inline std::optional<double> cgroup_cpu_quota(const std::string& membership = "/proc/self/cgroup",
-                                              const std::string& root = "/sys/fs/cgroup") {
-  std::optional<double> least;
-  std::ifstream groups(membership);
-  for (std::string line; std::getline(groups, line);) {  // "0::/path" (v2) or "4:cpu,cpuacct:/path" (v1)
-    std::istringstream fields(line);
-    std::string number, controllers, path;
-    if (!std::getline(fields, number, ':') || !std::getline(fields, controllers, ':')) continue;
-    std::getline(fields, path);
-    std::string mount = root;
-    if (!controllers.empty()) {
-      if (("," + controllers + ",").find(",cpu,") == std::string::npos) continue;
-      mount += "/" + controllers;
-    }
-    // A container may see a path of the host that is not mounted here: the ancestors that are still count.
-    while (true) {
-      if (path == "/") path.clear();
-      if (const auto quota = cgroup_directory_quota(mount + path)) least = std::min(least.value_or(*quota), *quota);
-      if (path.empty()) break;
-      path.erase(std::min(path.rfind('/'), path.size()));
-    }
-  }
-  return least;
+/// The smallest CPU quota among the control groups of this process and their ancestors.
+inline std::optional<double> cgroup_cpu_quota(const control_groups& where = {}) {
+  return least_in_cgroups("cpu", cgroup_directory_quota, where);
 }
 
 /// The CPUs this process may use: those of its affinity mask, bounded by its CPU quota rounded up. At least 1.

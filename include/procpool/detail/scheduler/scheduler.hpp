@@ -94,6 +94,8 @@ class scheduler final : public engine {
     finish_up(done);
   }
 
+  large_memory* memory_for_arguments() noexcept override { return workers_.memory_for_arguments(); }
+
   void withdraw(job& target) noexcept override { cancel(target, false); }
   bool cancel(job& target) noexcept override { return cancel(target, true); }
 
@@ -355,6 +357,7 @@ class scheduler final : public engine {
       if (table_.in_flight() == 0) bell_.expect_nothing();
       notify_progress();
     }
+    carried(port->carried());
     port->taken(replies_.settled());
     finish_up(done);
     return replies_.drop();

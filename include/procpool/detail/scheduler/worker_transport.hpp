@@ -51,6 +51,7 @@ concept worker_port =
       { seen.published(number, number) } -> std::same_as<std::optional<std::uint64_t>>;
       port.next_reply(number);
       port.taken(number);
+      { seen.carried() } -> std::same_as<std::size_t>;
       { seen.initialized() } -> std::same_as<bool>;
       { seen.outgrown() } -> std::same_as<bool>;
       { seen.left() } -> std::same_as<bool>;
@@ -72,6 +73,7 @@ concept worker_transport = worker_port<typename Workers::port> &&
                              workers.kill(lane, generation);
                              { workers.has_spare_lane() } -> std::same_as<bool>;
                              workers.set_aside(lane);
+                             { workers.memory_for_arguments() } -> std::convertible_to<large_memory*>;
                              workers.sleep(deadline);
                              workers.wake();
                              workers.depart();

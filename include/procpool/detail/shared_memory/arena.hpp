@@ -19,13 +19,11 @@
 
 namespace procpool::detail {
 
-/// The large payloads of one half of a lane: a heap in shared memory that only the half's writer allocates from, so that
-/// it needs no lock. Created when first used. What was touched is kept for reuse, up to `keep_bytes`.
+/// Large payloads: a heap in shared memory that only one process writes, so that it needs no lock between processes.
+/// Created when first used. What was touched is kept for reuse, up to `keep` bytes.
 class lane_arena {
  public:
-  static constexpr std::size_t keep_bytes = std::size_t{128} << 20;
-
-  lane_arena(std::byte* base, std::size_t size) noexcept : base_(base), size_(size) {}
+  lane_arena(std::byte* base, std::size_t size, std::size_t keep) noexcept : base_(base), size_(size), keep_(keep) {}
 
   /// `n` bytes, payload_alignment-aligned and backed by memory; null if there is no room for them.
   std::byte* allocate(std::size_t n) noexcept {
@@ -39,7 +37,7 @@ class lane_arena {
 
   void deallocate(std::byte* block) noexcept {
     heap_->deallocate(block);
-    if (--blocks_ == 0 && populated_ > keep_bytes) {
+    if (--blocks_ == 0 && populated_ > keep_) {
       heap_.reset();
       ::madvise(base_, size_, MADV_REMOVE);
       populated_ = 0;
@@ -47,6 +45,8 @@ class lane_arena {
   }
 
   std::size_t blocks() const noexcept { return blocks_; }
+  /// What the blocks take, with their bookkeeping.
+  std::size_t used() const noexcept { return heap_ ? heap_->get_size() - heap_->get_free_memory() : 0; }
 
  private:
   using heap = boost::interprocess::basic_managed_external_buffer<
@@ -88,6 +88,7 @@ class lane_arena {
 
   std::byte* base_;
   std::size_t size_;
+  std::size_t keep_;
   std::size_t populated_ = 0;
   std::size_t blocks_ = 0;
   std::optional<heap> heap_;

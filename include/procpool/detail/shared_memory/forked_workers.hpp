@@ -41,7 +41,7 @@ class forked_workers {
   /// Reserves the lanes and forks the zygote; starts no worker yet. stand_by() has to follow.
   explicit forked_workers(engine_setup setup)
       : setup_(std::move(setup)),
-        region_(size() + std::min(size(), most_spare_lanes)),
+        region_(size(), std::min(size(), most_spare_lanes)),
         zygote_(std::make_unique<zygote_link>(worker_plan{setup_, region_, bell_}, "/zygote")),
         epoll_(unique_fd(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1"))),
         lane_of_(size()) {
@@ -63,6 +63,9 @@ class forked_workers {
   std::size_t size() const noexcept { return static_cast<std::size_t>(setup_.processes); }
   port& at(std::size_t worker) noexcept { return *ports_[lane_of_[worker]]; }
   const port& at(std::size_t worker) const noexcept { return *ports_[lane_of_[worker]]; }
+
+  /// Stays when all else is released, and has nothing to give then.
+  large_memory* memory_for_arguments() noexcept { return &region_.arguments(); }
 
   /// Starts a worker on its lane, which has none. What becomes of it is news. Throws std::system_error,
   /// out_of_shared_memory.

@@ -44,7 +44,10 @@ class lane_port {
       : requests_(region.requests(lane)),
         replies_(region.replies(lane)),
         reply_bytes_(region.layout().reply_bytes()),
-        arena_(reinterpret_cast<std::byte*>(&requests_) + region_layout::request_arena, region.layout().arena_bytes),
+        kept_replies_(region.kept().replies),
+        arguments_(region.arguments()),
+        arena_(reinterpret_cast<std::byte*>(&requests_) + region_layout::request_arena, region.layout().arena_bytes,
+               region.kept().requests),
         scratch_(static_cast<std::byte*>(std::aligned_alloc(payload_alignment, ring_payload))) {
     if (!scratch_) throw std::bad_alloc();
   }
@@ -64,6 +67,7 @@ class lane_port {
     requests_.generation = generation;
     requests_.before_first = last_;
     requests_.first_slot = next_slot_;
+    requests_.kept_bytes = kept_replies_;
     requests_.leave.store(0, std::memory_order_relaxed);
     requests_.stop.store(0, std::memory_order_relaxed);
     requests_.taken.store(last_, std::memory_order_relaxed);
@@ -71,6 +75,7 @@ class lane_port {
     requests_.limit.store(last_, std::memory_order_release);
     reply_position_ = 0;
     series_ = {};
+    backed_ = {};
   }
 
   /// Gives the chunk's elements the next numbers and lets the worker run them. `too_large`: not even an empty lane
@@ -98,11 +103,11 @@ class lane_port {
     slot.element = what.first;
     slot.count = what.count;
     slot.code = reinterpret_cast<std::uintptr_t>(what.target->code());
-    slot.callable = entry.callable.offset;
+    slot.callable = entry.callable.address;
     slot.callable_size = entry.callable.size;
-    slot.arguments = entry.arguments.offset;
+    slot.arguments = entry.arguments.address;
     slot.stride = what.arguments->uniform() ? what.arguments->end_of(0) - what.arguments->begin_of(0) : 0;
-    slot.ends = entry.ends.offset;
+    slot.ends = entry.ends.address;
     slot.stop_on_failure = what.target->stop_on_failure ? 1 : 0;
     slot.timed = what.target->limits.timeout.count() != 0 ? 1 : 0;
     slot.together = whole != nullptr && whole->awaited_together ? 1 : 0;
@@ -199,6 +204,7 @@ class lane_port {
       posting& entry = posted_.front();
       release(entry);
       ring_tail_ = entry.ring_end;
+      arguments_size_ = entry.arguments.size;
       through.push_back(std::move(entry.what));
       posted_.pop_front();
     }
@@ -269,6 +275,9 @@ class lane_port {
     protocol::wake(requests_, replies_, sleeping_for::room);
   }
 
+  /// The bytes of the arguments that were settled last, and of the reply that was read last.
+  std::size_t carried() const noexcept { return arguments_size_ + reply_size_; }
+
   attachment_inbox& inbox() noexcept { return *inbox_; }
   /// Takes in the shared arrays that have come. False if the worker's end is closed.
   bool receive() noexcept { return !inbox_ || inbox_->receive(); }
@@ -317,6 +326,14 @@ class lane_port {
   }
 
  private:
+  /// As backed(), and looks only once at what the worker writes to again and again.
+  [[gnu::noinline]] bool is_backed(const std::byte* data, std::size_t size) noexcept {
+    if (backed_.data() <= data && data + size <= backed_.data() + backed_.size()) return true;
+    if (!backed(data, size)) return false;
+    backed_ = {data, size};
+    return true;
+  }
+
   worker_state state() const noexcept { return replies_.state.load(std::memory_order_acquire); }
 
   /// The header at the read position, which has to be that of `number`.
@@ -343,6 +360,7 @@ class lane_port {
         header.kind > static_cast<std::uint32_t>(reply_kind::out_of_memory)) {
       return std::nullopt;
     }
+    reply_size_ = static_cast<std::size_t>(header.size);
     const auto kind = static_cast<reply_kind>(header.kind);
     if (kind == reply_kind::unserializable) arrays_->doubt();
     const std::size_t offset = reply_position_ % ring_bytes + sizeof(header);
@@ -354,7 +372,7 @@ class lane_port {
       const std::byte* const data = reinterpret_cast<const std::byte*>(&replies_) + header.arena;
       const auto size = static_cast<std::size_t>(header.size);
       // The arena is far larger than the memory behind it: a size that nobody has written must cost none either.
-      if (size > believed_size && !backed(data, size)) return std::nullopt;
+      if (size > believed_size && !is_backed(data, size)) return std::nullopt;
       reply_position_ += sizeof(header);
       return worker_reply{kind, data, size, false};
     }
@@ -381,9 +399,9 @@ class lane_port {
   }
 
   struct payload {
-    std::size_t offset = 0;  ///< from the start of the half
+    std::uintptr_t address = 0;
     std::size_t size = 0;
-    std::byte* block = nullptr;  ///< in the arena; null: in the ring, or empty
+    std::byte* block = nullptr;  ///< in the arena; null: in the ring, in the argument_memory, or empty
   };
   struct posting {
     chunk what;
@@ -397,16 +415,11 @@ class lane_port {
 
     /// The first bytes of the arguments are the callable.
     void split_callable(std::size_t size) noexcept {
-      callable = {arguments.offset, size, nullptr};
-      arguments.offset += size;
+      callable = {arguments.address, size, nullptr};
+      arguments.address += size;
       arguments.size -= size;
     }
   };
-
-  std::size_t offset_of(const void* address) const noexcept {
-    return static_cast<std::size_t>(static_cast<const std::byte*>(address) -
-                                    reinterpret_cast<const std::byte*>(&requests_));
-  }
 
   /// Finds room for `size` bytes that begin `skew` bytes past a multiple of payload_alignment; null if there is none.
   std::byte* place(std::size_t size, std::size_t skew, payload& to) noexcept {
@@ -420,7 +433,7 @@ class lane_port {
       begin = to.block = arena_.allocate(room);
       if (begin == nullptr) return nullptr;
     }
-    to.offset = offset_of(begin) + skew;
+    to.address = reinterpret_cast<std::uintptr_t>(begin) + skew;
     return begin + skew;
   }
 
@@ -429,6 +442,14 @@ class lane_port {
     std::byte* const at = place(size, skew, to);
     if (at != nullptr) std::memcpy(at, from, size);
     return at != nullptr;
+  }
+
+  /// What the worker can read where it lies is not copied.
+  bool copy_arguments(const std::byte* from, std::size_t size, std::size_t skew, payload& to) noexcept {
+    if (!arguments_.holds(from)) return copy(from, size, skew, to);
+    to.address = reinterpret_cast<std::uintptr_t>(from);
+    to.size = size;
+    return true;
   }
 
   bool copy_ends(const chunk& what, std::size_t begin, payload& to) noexcept {
@@ -450,7 +471,7 @@ class lane_port {
     const std::size_t end = what.arguments->end_of(what.offset + what.count - 1);
     // Padding depends on the position in the inputs: it is kept modulo payload_alignment.
     if ((whole == nullptr || copy(whole->callable.data(), whole->callable.size(), 0, entry.callable)) &&
-        copy(what.arguments->bytes.data() + begin, end - begin, begin % payload_alignment, entry.arguments) &&
+        copy_arguments(what.arguments->bytes.data() + begin, end - begin, begin % payload_alignment, entry.arguments) &&
         copy_ends(what, what.arguments->begin_of(what.offset), entry.ends)) {
       if (whole == nullptr) entry.split_callable(what.arguments->callable_size());
       entry.ring_end = ring_.head();
@@ -513,6 +534,8 @@ class lane_port {
   request_half& requests_;
   reply_half& replies_;
   std::size_t reply_bytes_;
+  std::size_t kept_replies_;
+  const argument_memory& arguments_;
 
   boost::circular_buffer<posting> posted_{slot_count};  // never grows: noting a chunk must not fail
   std::uint64_t last_ = 0;                              ///< the highest number posted; what `limit` says
@@ -535,6 +558,9 @@ class lane_port {
     std::byte* results = nullptr;
   };
   series series_;
+  std::size_t reply_size_ = 0;         ///< as the worker says
+  std::span<const std::byte> backed_;  ///< of its arena: has had memory since the worker was started
+  std::size_t arguments_size_ = 0;
   static constexpr std::size_t believed_size = std::size_t{1} << 20;  ///< of a reply, without asking the system
   static constexpr auto longest_refusal = std::chrono::seconds(5);    ///< by an idle worker, of what is sent to it
   std::optional<std::chrono::steady_clock::time_point> refused_since_;

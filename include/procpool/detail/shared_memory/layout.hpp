@@ -42,9 +42,10 @@ struct alignas(cache_line) request_slot {
   std::uint64_t element;             ///< index in the job of its first element
   std::uint64_t count;               ///< of its elements, or more: the last ones may have been taken back
   std::uint64_t code;                ///< address of the task's code
-  std::uint64_t callable;            ///< where the encoded callable lies, from the start of the half
+  // Where something lies is told by its address: in this half, or, large arguments, in the argument_memory.
+  std::uint64_t callable;  ///< where the encoded callable lies
   std::uint64_t callable_size;
-  std::uint64_t arguments;        ///< where the encoded arguments lie, from the start of the half
+  std::uint64_t arguments;        ///< where the encoded arguments lie
   std::uint64_t stride;           ///< size of each element's arguments, where `ends` is 0
   std::uint64_t ends;             ///< where a table lies that tells at what byte each element's arguments end; or 0
   std::uint32_t stop_on_failure;  ///< not to run what lies behind a failed element of the job
@@ -71,6 +72,7 @@ struct request_half {
   alignas(cache_line) std::uint64_t generation;  ///< of the worker that is to start; 0, 1, …
   std::uint64_t before_first;                    ///< the number below its first one
   std::uint64_t first_slot;                      ///< where its first chunk will be
+  std::uint64_t kept_bytes;                      ///< of memory for large results that it keeps while there are none
 
   alignas(cache_line) std::atomic<std::uint64_t> kept_arrays[most_kept_arrays];  ///< their identities; 0: none
   std::atomic<std::uint64_t> passing_arrays;  ///< what others were sent for above this number was taken back

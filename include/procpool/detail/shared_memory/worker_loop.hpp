@@ -45,7 +45,9 @@ class worker_loop final : result_series {
         arrays_(socket, requests),
         next_slot_(requests.first_slot),
         published_(requests.before_first),
-        result_({reinterpret_cast<std::byte*>(&replies) + region_layout::reply_arena, arena_bytes}, requests),
+        result_({reinterpret_cast<std::byte*>(&replies) + region_layout::reply_arena, arena_bytes,
+                 static_cast<std::size_t>(requests.kept_bytes)},
+                requests),
         identity_(make_identity()) {
     replies_.claimed.store(published_, std::memory_order_relaxed);
     replies_.published.store(published_, std::memory_order_release);
@@ -124,7 +126,7 @@ class worker_loop final : result_series {
   template <class Condition>
   void sleep_until(Condition condition, sleeping_for what) {
     const auto since = clock::now();
-    if (spin_until(condition, patience_)) {
+    if (spin_until(condition, patience_, carried_)) {
       patience_ = patience::usual;
       return;
     }
@@ -161,14 +163,13 @@ class worker_loop final : result_series {
     first_ = number;
     element_ = slot.element;
     code_ = reinterpret_cast<task_code>(slot.code);
-    const auto* half = reinterpret_cast<const std::byte*>(&requests_);
-    callable_ = half + slot.callable;
+    callable_ = reinterpret_cast<const std::byte*>(slot.callable);
     callable_size_ = slot.callable_size;
-    arguments_ = half + slot.arguments;
+    arguments_ = reinterpret_cast<const std::byte*>(slot.arguments);
     behind_ = number + slot.count;
     result_size_ = slot.result_size;
     stride_ = slot.stride;
-    ends_ = slot.ends == 0 ? nullptr : reinterpret_cast<const std::uint64_t*>(half + slot.ends);
+    ends_ = reinterpret_cast<const std::uint64_t*>(slot.ends);
     kept_.reset();
     arrays_.begin_chunk();
     job_ = slot.job;
@@ -217,6 +218,7 @@ class worker_loop final : result_series {
 
   reply_kind call(std::uint64_t number, std::uint64_t count, result_series* series) {
     byte_reader arguments = arguments_of(number, count);
+    carried_ = arguments.remaining();
     call_frame frame{byte_reader(callable_, callable_size_, &arrays_), arguments, result_, kept_, series};
     reply_kind kind;
     try {
@@ -288,6 +290,7 @@ class worker_loop final : result_series {
     // What could not be sent the parent will miss when it decodes the result.
     if (!result_.attachments().empty()) send_attachments(socket_, number, result_.attachments(), 0);
     reply_header header{number, result_.size(), 0, static_cast<std::uint32_t>(kind), 0};
+    carried_ += header.size;
     std::size_t inline_size = result_.size();
     if (const std::byte* const block = result_.hand_over(number)) {
       header.arena = static_cast<std::uint64_t>(block - reinterpret_cast<std::byte*>(&replies_));
@@ -389,6 +392,7 @@ class worker_loop final : result_series {
   std::uint64_t failed_element_ = 0;
 
   patience patience_ = patience::usual;
+  std::size_t carried_ = 0;  ///< the bytes that the last element came with and left: the parent copies as many
   std::uint64_t published_;
   ring_writer ring_;
   reply_writer result_;

@@ -157,6 +157,7 @@ inline void serve(const worker_plan& plan, const request_half& requests, reply_h
                             .process = current_process(),
                             .words = {&requests.stop, &replies.claimed, &replies.published}};
   thread_worker_context = nullptr;
+  const encoding_for encoding(nullptr);  // the pool may have been made while arguments for another were encoded
   // Registered last, so it runs first: `exit` in a task ends here.
   ::on_exit(leave_at_exit, nullptr);
   std::at_quick_exit(leave_at_quick_exit);
