@@ -40,9 +40,9 @@ seed([[      if (!protocol::claim(requests_, replies_, number)) continue;]]
 seed([[      kind = call(number - first_);]]
      [[      kind = call(number - first_);
       if (SEEDED(late_claim)) static_cast<void>(protocol::claim(requests_, replies_, number));]])
-seed([[    std::byte* at = place(sizeof(header)]]
+seed([[    std::byte* at = place(reply_room());]]
      [[    if (SEEDED(early_publish)) static_cast<void>(protocol::publish(requests_, replies_, number));
-    std::byte* at = place(sizeof(header)]])
+    std::byte* at = place(reply_room());]])
 seed([[      std::memcpy(replies_.ring + before % ring_bytes, &wrap, sizeof(wrap));]]
      [[      if (!SEEDED(no_wrap)) std::memcpy(replies_.ring + before % ring_bytes, &wrap, sizeof(wrap));]])
 seed([[    if (!fits()) sleep_until(fits, sleeping_for::room);]]

@@ -175,6 +175,10 @@ class worker_loop {
     reply_kind kind = reply_kind::skipped;
     if (!(stop_on_failure_ && job_ == failed_job_ && element > failed_element_)) {
       kind = call(number - first_);
+      if (!ring_.prepare(reply_room(), protocol::taken_bytes(requests_))) {
+        result_.abandon();
+        kind = reply_kind::out_of_memory;
+      }
       if (stop_on_failure_ && kind != reply_kind::value) {
         failed_job_ = job_;
         failed_element_ = element;
@@ -221,18 +225,20 @@ class worker_loop {
 
   // ---- replying --------------------------------------------------------------------------------------------------
 
+  /// What the result takes in the ring.
+  std::size_t reply_room() const noexcept {
+    return sizeof(reply_header) + (result_.large() ? 0 : round_up(result_.size(), alignof(reply_header)));
+  }
+
   void publish(std::uint64_t number, reply_kind kind) {
     // What could not be sent the parent will miss when it decodes the result.
     if (!result_.attachments().empty()) send_attachments(socket_, number, result_.attachments(), 0);
     reply_header header{number, result_.size(), 0, static_cast<std::uint32_t>(kind), 0};
-    std::size_t inline_size = result_.size();
-    if (const std::byte* const block = result_.hand_over(number)) {
-      header.arena = static_cast<std::uint64_t>(block - reinterpret_cast<std::byte*>(&replies_));
-      inline_size = 0;
-    }
-    std::byte* at = place(sizeof(header) + round_up(inline_size, alignof(reply_header)));
+    std::byte* at = place(reply_room());
+    const std::byte* const block = result_.hand_over(number);
+    if (block != nullptr) header.arena = static_cast<std::uint64_t>(block - reinterpret_cast<std::byte*>(&replies_));
     std::memcpy(at, &header, sizeof(header));
-    if (inline_size != 0) std::memcpy(at + sizeof(header), result_.data(), inline_size);
+    if (block == nullptr && result_.size() != 0) std::memcpy(at + sizeof(header), result_.data(), result_.size());
     result_.restart();
     published_ = number;
     const std::uint32_t sleeping = protocol::publish(requests_, replies_, number);
@@ -291,7 +297,7 @@ class worker_loop {
 
   patience patience_ = patience::usual;
   std::uint64_t published_;
-  ring_writer ring_;
+  ring_writer ring_{replies_.ring};
   reply_writer result_;
   std::uint32_t rung_ = 0;
   std::uint64_t busy_ns_ = 0;
