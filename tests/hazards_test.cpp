@@ -267,8 +267,8 @@ TEST_CASE("what a pool writes without asking for memory has memory", "[process_p
     return missing;
   };
   const auto missing = [&](std::size_t lane) {
-    return without_memory(&region.requests(lane), detail::region_layout::request_arena) +
-           without_memory(&region.replies(lane), detail::region_layout::reply_arena);
+    return without_memory(&region.requests(lane), detail::region_layout::request_start) +
+           without_memory(&region.replies(lane), detail::region_layout::reply_start);
   };
   CHECK(missing(0) > 0);  // or this test would see nothing
   CHECK(missing(1) == 0);

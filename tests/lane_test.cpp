@@ -467,6 +467,7 @@ TEST_CASE("replies that cannot be are refused", "[lane]") {
   SECTION("kind 0") { header.kind = 0; }
   SECTION("larger than the ring") { header.size = ring_bytes + 1; }
   SECTION("larger than anything") { header.size = ~std::uint64_t{0}; }
+  SECTION("where the ring has no memory") { header.size = ring_start; }
   SECTION("in the arena, but before it") { header.arena = 64; }
   SECTION("in the arena, but past its end") { header.arena = region.layout().reply_bytes() + 64; }
   SECTION("in the arena, and longer than it") {
@@ -490,6 +491,27 @@ TEST_CASE("replies that cannot be are refused", "[lane]") {
   std::memcpy(replies.ring, &header, sizeof(header));
   const bool good = header.number == 1 && header.kind == 1 && header.size == 8 && header.arena == 0;
   CHECK(port.next_reply(1).has_value() == good);
+  std::vector<chunk> left;
+  port.take_all(left, left);
+}
+
+TEST_CASE("replies are looked for only where the ring has memory", "[lane]") {
+  shared_region region(1);
+  lane_port port(region, 0);
+  auto [ours, theirs] = make_message_sockets();
+  port.reset(0, registered_fd(std::move(ours)));
+  counting_job job(twice);
+  chunk what = chunk_of(job, 0, std::uint64_t{1}, std::uint64_t{2});
+  REQUIRE(port.post(what) == post_result::posted);
+  reply_half& replies = region.replies(0);
+  reply_header header{1, ring_start - sizeof(header), 0, static_cast<std::uint32_t>(reply_kind::value), 0};
+  std::memcpy(replies.ring, &header, sizeof(header));
+  REQUIRE(port.next_reply(1).has_value());
+  header = {2, 0, 0, static_cast<std::uint32_t>(reply_kind::value), 0};
+  CHECK_FALSE(port.next_reply(2).has_value());
+  CHECK_FALSE(backed(replies.ring + ring_start, 1));  // nor was memory found for it
+  std::memcpy(replies.ring + ring_start, &header, sizeof(header));
+  CHECK(port.next_reply(2).has_value());
   std::vector<chunk> left;
   port.take_all(left, left);
 }

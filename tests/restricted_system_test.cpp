@@ -169,6 +169,45 @@ TEST_CASE("memory that is full is an error of the task", "[process_pool][restric
         }) == "");
 }
 
+TEST_CASE("rings that get no more memory go round in what they have", "[process_pool][restricted]") {
+  if (!can_refuse()) return;
+  resources_unchanged guard;
+  const bool of_worker = GENERATE(false, true);
+  CAPTURE(of_worker);
+  CHECK(in_child([=]() -> std::string {
+          process_pool pool{1};
+          const bool refused = of_worker ? pool.apply([] { return refuse(SYS_madvise, ENOMEM, populate_write); })
+                                         : refuse(SYS_madvise, ENOMEM, populate_write);
+          if (!refused) return "no seccomp";
+          // Many at once, each of up to half of what a ring has: as arguments, as results, and of one job.
+          std::vector<future<std::string>> echoed;
+          for (std::size_t i = 0; i != 2000; ++i) {
+            echoed.push_back(pool.apply_async([](std::string text) { return text; }, std::string(i % 1900, 'x')));
+          }
+          for (std::size_t i = 0; i != echoed.size(); ++i) {
+            if (echoed[i].get() != std::string(i % 1900, 'x')) return "wrong text";
+          }
+          const auto texts = pool.map([](std::size_t i) { return std::string(i % 1900, 'y'); },
+                                      std::views::iota(std::size_t{0}, std::size_t{2000}));
+          for (std::size_t i = 0; i != texts.size(); ++i) {
+            if (texts[i] != std::string(i % 1900, 'y')) return "wrong text of a map";
+          }
+          // One that is larger than all that a ring has is an error of its own.
+          auto before = pool.apply_async(twice, 1);
+          auto large = of_worker ? pool.apply_async([] { return std::string(20'000, 'x'); })
+                                 : pool.apply_async([](std::string text) { return text.substr(0, 1); },
+                                                    std::string(20'000, 'x'));
+          auto behind = pool.apply_async(twice, 2);
+          try {
+            large.get();
+            return "it went through";
+          } catch (const out_of_shared_memory&) {
+          }
+          if (before.get() != 2 || behind.get() != 4 || pool.apply(twice, 4) != 8) return "wrong result";
+          return pool.stats().workers_crashed == 0 ? "" : "a worker died";
+        }) == "");
+}
+
 TEST_CASE("memory that is full when a worker is to start is an error of the start", "[process_pool][restricted]") {
   if (!can_refuse()) return;
   resources_unchanged guard;

@@ -12,9 +12,9 @@ patch_header(shared_memory/lane_protocol.hpp
 
 # 2: a reply is published before its bytes are there.
 patch_header(shared_memory/worker_loop.hpp
-  "    if (inline_size != 0) std::memcpy(at"
+  "    if (block == nullptr && result_.size() != 0) std::memcpy(at"
   "    if (::seeded_bug == 2) protocol::publish(replies_, number);\n\
-    if (inline_size != 0) std::memcpy(at")
+    if (block == nullptr && result_.size() != 0) std::memcpy(at")
 
 # 3: what a dead worker had started goes back into the queue.
 patch_header(scheduler/scheduler.hpp

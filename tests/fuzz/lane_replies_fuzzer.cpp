@@ -33,6 +33,7 @@ struct lane_memory {
     auto* const half = reinterpret_cast<std::byte*>(&region.replies(0));
     ::madvise(half, region.layout().reply_bytes(), MADV_NOHUGEPAGE);
     std::memset(half + region_layout::reply_arena, 0xa5, written);
+    std::memset(region.replies(0).ring, 0, ring_bytes);  // as if it had been written: there is memory for all of it
     hostile_memory::instance().place(half, region.layout().reply_bytes());
   }
 };
@@ -96,9 +97,12 @@ class talkative_worker {
     } else {
       in_ring += round_up(static_cast<std::size_t>(header.size), alignof(reply_header));
     }
-    if (!ring_.fits(in_ring, requests_.taken_bytes)) {
+    const auto fits = [&] {
+      return ring_.prepare(in_ring, requests_.taken_bytes) && ring_.fits(in_ring, requests_.taken_bytes);
+    };
+    if (!fits()) {
       collect();
-      if (!believed_ || !ring_.fits(in_ring, requests_.taken_bytes)) return;
+      if (!believed_ || !fits()) return;
       if (port_.empty()) post();
       header.number = port_.settled() + unread_ + 1;
     }
@@ -112,7 +116,7 @@ class talkative_worker {
     const std::uint64_t size = 1 + in_.below(64);
     const std::uint64_t room = 1 + in_.byte() % (series_bytes / size);
     const std::size_t in_ring = sizeof(reply_header) + round_up(static_cast<std::size_t>(room * size), 8);
-    if (!ring_.fits(in_ring, requests_.taken_bytes)) return;
+    if (!ring_.prepare(in_ring, requests_.taken_bytes) || !ring_.fits(in_ring, requests_.taken_bytes)) return;
     const std::size_t at = write(
         {number, size, 0, static_cast<std::uint32_t>(reply_kind::series), static_cast<std::uint32_t>(room)}, in_ring);
     const std::uint64_t possible = std::min<std::uint64_t>(room, port_.outstanding() - unread_);
@@ -377,7 +381,7 @@ class talkative_worker {
   reply_half& replies_;
   fuzz::input& in_;
   lane_port port_{region_, 0};
-  ring_writer ring_;
+  ring_writer ring_{replies_.ring};
   std::optional<open_series> series_;  ///< that the parent has begun to read
   std::size_t unread_ = 0;
   bool believed_ = true;

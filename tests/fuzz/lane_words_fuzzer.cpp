@@ -101,7 +101,7 @@ class lane_under_attack {
     // As worker_loop's constructor.
     replies_.claimed = replies_.published = published_ = port_.last();
     replies_.state = worker_state::ready;
-    ring_ = ring_writer();
+    ring_ = ring_writer(replies_.ring);
     honest_ = true;
   }
 
@@ -111,7 +111,7 @@ class lane_under_attack {
     const std::uint64_t number = ++published_;
     replies_.claimed = number;
     const std::size_t room = sizeof(reply_header) + sizeof(std::uint64_t);
-    if (!ring_.fits(room, requests_.taken_bytes)) return;
+    if (!ring_.prepare(room, requests_.taken_bytes) || !ring_.fits(room, requests_.taken_bytes)) return;
     const std::uint64_t before = ring_.head();
     const std::uint64_t at = ring_.place(room);
     if (at - before >= sizeof(reply_header)) {
@@ -394,7 +394,7 @@ class lane_under_attack {
 
   // The worker.
   std::uint64_t published_ = 0;
-  ring_writer ring_;
+  ring_writer ring_{replies_.ring};
   bool honest_ = true;
   bool malformed_ = false;
 

@@ -47,11 +47,11 @@ seed([[      if (!protocol::claim(requests_, replies_, number)) continue;]]
 seed([[      number = published_ + 1;]]
      [[      number = published_ + 1;
       if (SEEDED(late_claim)) static_cast<void>(protocol::claim(requests_, replies_, number));]])
-seed([[    std::byte* at = place(sizeof(header)]]
+seed([[    std::byte* at = place(reply_room());]]
      [[    if (SEEDED(early_publish)) protocol::publish(replies_, number);
-    std::byte* at = place(sizeof(header)]])
-seed([[    if (published_ + 1 != room_ends_) end_of_series]]
-     [[    if (!SEEDED(series_no_end) && published_ + 1 != room_ends_) end_of_series]])
+    std::byte* at = place(reply_room());]])
+seed([[      end_of_series(at).store(]]
+     [[      if (!SEEDED(series_no_end)) end_of_series(at).store(]])
 seed([[    if (!claimed || protocol::begins(requests_, next_slot_, next)]]
      [[    if (!claimed || (!SEEDED(series_stale_chunk) && protocol::begins(requests_, next_slot_, next))]])
 seed([[    if (std::exchange(to_ring_, false)) ring();]]

@@ -76,12 +76,14 @@ class lane_port {
     reply_position_ = 0;
     series_ = {};
     backed_ = {};
+    reply_ring_backed_ = ring_start;
   }
 
   /// Gives the chunk's elements the next numbers and lets the worker run them. `too_large`: not even an empty lane
   /// could take it. The worker still has to be woken.
   post_result post(chunk& what) {
     if (posted_.size() >= slot_count - 2) return post_result::full;
+    if (posted_.empty()) ring_tail_ = ring_.restart();  // the same memory again: only slots name what lies in it
     posting entry;
     entry.first = last_ + 1;
     entry.slot = next_slot_;
@@ -342,6 +344,7 @@ class lane_port {
     for (int wraps = 0;; ++wraps) {
       const std::size_t offset = reply_position_ % ring_bytes;
       if (ring_bytes - offset >= sizeof(header)) {
+        if (!reply_ring_backed(offset + sizeof(header))) return std::nullopt;
         std::memcpy(&header, replies_.ring + offset, sizeof(header));
         std::atomic_signal_fence(std::memory_order_seq_cst);  // the copy is made once, and only the copy is looked at
         if (header.number != reply_header::wrap) break;
@@ -376,7 +379,10 @@ class lane_port {
       reply_position_ += sizeof(header);
       return worker_reply{kind, data, size, false};
     }
-    if (header.size > ring_payload || header.size > ring_bytes - offset) return std::nullopt;
+    if (header.size > ring_payload || header.size > ring_bytes - offset ||
+        !reply_ring_backed(offset + static_cast<std::size_t>(header.size))) {
+      return std::nullopt;
+    }
     std::memcpy(scratch_.get(), replies_.ring + offset, static_cast<std::size_t>(header.size));
     reply_position_ += sizeof(header) + round_up(static_cast<std::size_t>(header.size), alignof(reply_header));
     return worker_reply{kind, scratch_.get(), static_cast<std::size_t>(header.size), true};
@@ -384,18 +390,27 @@ class lane_port {
 
   /// A series stays in the ring until its end is known: its worker may still write to it.
   bool begin_series(const reply_header& header) noexcept {
-    const std::size_t offset = reply_position_ % ring_bytes;
+    const std::size_t offset = reply_position_ % ring_bytes + sizeof(header);
     if (header.size == 0 || header.size > series_bytes || header.room == 0 ||
-        header.room > series_bytes / header.size || header.room * header.size > ring_bytes - offset - sizeof(header)) {
+        header.room > series_bytes / header.size || header.room * header.size > ring_bytes - offset ||
+        !reply_ring_backed(offset + static_cast<std::size_t>(header.room * header.size))) {
       return false;
     }
-    series_ = {header.number, header.room, static_cast<std::size_t>(header.size),
-               replies_.ring + offset + sizeof(header)};
+    series_ = {header.number, header.room, static_cast<std::size_t>(header.size), replies_.ring + offset};
     return true;
   }
   void end_series() noexcept {
     reply_position_ += sizeof(reply_header) + round_up(series_.room * series_.size, alignof(reply_header));
     series_ = {};
+  }
+
+  /// Whether the reply ring has memory up to `end`. The worker sees to that before it writes; where it has not written, to
+  /// read would make the system find memory.
+  bool reply_ring_backed(std::size_t end) noexcept {
+    if (end <= reply_ring_backed_) return true;
+    if (!backed(replies_.ring + reply_ring_backed_, end - reply_ring_backed_)) return false;
+    reply_ring_backed_ = round_up(end, lane_page);
+    return true;
   }
 
   struct payload {
@@ -427,7 +442,7 @@ class lane_port {
     const std::size_t room = round_up(skew + size, payload_alignment);
     std::byte* begin;
     if (room <= ring_payload) {
-      if (!ring_.fits(room, ring_tail_)) return nullptr;
+      if (!ring_.prepare(room, ring_tail_) || !ring_.fits(room, ring_tail_)) return nullptr;
       begin = requests_.ring + ring_.place(room) % ring_bytes;
     } else {
       begin = to.block = arena_.allocate(room);
@@ -464,7 +479,6 @@ class lane_port {
   }
 
   bool copy(const chunk& what, posting& entry) noexcept {
-    if (posted_.empty()) ring_tail_ = ring_.head();
     const parted_job* const whole = what.parted();
     // The callable of a call lies before the arguments, and is copied with them.
     const std::size_t begin = whole == nullptr ? 0 : what.arguments->begin_of(what.offset);
@@ -542,7 +556,7 @@ class lane_port {
   std::uint64_t settled_ = 0;                           ///< the highest number settled
   std::uint64_t reading_ = 0;  ///< the highest number whose reply is being read; settled_ while none is
   std::size_t next_slot_ = 0;
-  ring_writer ring_;
+  ring_writer ring_{requests_.ring};
   std::uint64_t ring_tail_ = 0;
   lane_arena arena_;
 
@@ -561,6 +575,7 @@ class lane_port {
   std::size_t reply_size_ = 0;         ///< as the worker says
   std::span<const std::byte> backed_;  ///< of its arena: has had memory since the worker was started
   std::size_t arguments_size_ = 0;
+  std::size_t reply_ring_backed_ = ring_start;  ///< bytes of the reply ring that are known to have memory
   static constexpr std::size_t believed_size = std::size_t{1} << 20;  ///< of a reply, without asking the system
   static constexpr auto longest_refusal = std::chrono::seconds(5);    ///< by an idle worker, of what is sent to it
   std::optional<std::chrono::steady_clock::time_point> refused_since_;

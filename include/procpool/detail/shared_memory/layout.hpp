@@ -27,6 +27,7 @@ inline constexpr std::size_t cache_line = 64;
 inline constexpr std::size_t lane_page = 4096;          ///< halves start at a multiple of this
 inline constexpr std::size_t slot_count = 256;          ///< chunks that a lane can hold
 inline constexpr std::size_t ring_bytes = 256 * 1024;   ///< of each half: small payloads, in order
+inline constexpr std::size_t ring_start = 4 * 1024;     ///< has memory before it is used; the rest of a ring when it is
 inline constexpr std::size_t ring_payload = 32 * 1024;  ///< a larger one lies in the arena of its half
 inline constexpr std::size_t series_bytes = 8 * 1024;   ///< of the results of a series, at most
 inline constexpr std::size_t failure_text = 1024;       ///< of the reason why an initializer failed
@@ -78,7 +79,7 @@ struct request_half {
   std::atomic<std::uint64_t> passing_arrays;  ///< what others were sent for above this number was taken back
 
   request_slot slots[slot_count];
-  alignas(payload_alignment) std::byte ring[ring_bytes];
+  alignas(lane_page) std::byte ring[ring_bytes];
 };
 
 enum class worker_state : std::uint32_t {
@@ -141,7 +142,7 @@ struct reply_half {
   char failure[failure_text];             ///< why the initializer failed
   crash_record crash;
 
-  alignas(payload_alignment) std::byte ring[ring_bytes];
+  alignas(lane_page) std::byte ring[ring_bytes];
 };
 
 /// Rounds up to a multiple of `unit`.
@@ -154,6 +155,10 @@ struct region_layout {
 
   static constexpr std::size_t request_arena = round_up(sizeof(request_half), lane_page);  ///< offset in the half
   static constexpr std::size_t reply_arena = round_up(sizeof(reply_half), lane_page);
+
+  /// Up to here a half has memory before its lane has a worker.
+  static constexpr std::size_t request_start = offsetof(request_half, ring) + ring_start;
+  static constexpr std::size_t reply_start = offsetof(reply_half, ring) + ring_start;
 
   constexpr std::size_t request_bytes() const { return request_arena + arena_bytes; }
   constexpr std::size_t reply_bytes() const { return reply_arena + arena_bytes; }

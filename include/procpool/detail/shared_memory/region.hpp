@@ -75,14 +75,14 @@ class shared_region {
   }
 
   /// Makes a lane ready for a worker; only while it has none. What its reply half held is given back to the system and
-  /// reads as zero, and all but the arenas has memory, which a later store could only miss with a signal (madvise(2),
-  /// MADV_POPULATE_WRITE). Throws out_of_shared_memory.
+  /// reads as zero, and what is written without asking for memory has some, which a later store could only miss with a
+  /// signal (madvise(2), MADV_POPULATE_WRITE). Throws out_of_shared_memory.
   void prepare(std::size_t lane) {
     if (::madvise(&replies(lane), layout_.reply_bytes(), MADV_REMOVE) != 0) {
       std::memset(static_cast<void*>(&replies(lane)), 0, sizeof(reply_half) - ring_bytes);
     }
-    if (!populate(&requests(lane), region_layout::request_arena) ||
-        !populate(&replies(lane), region_layout::reply_arena)) {
+    if (!populate(&requests(lane), region_layout::request_start) ||
+        !populate(&replies(lane), region_layout::reply_start)) {
       throw make_error<out_of_shared_memory>("no memory for the lane of a worker: " +
                                              std::string(std::strerror(errno)));
     }

@@ -27,6 +27,9 @@ class reply_writer final : public byte_writer {
     restart();
   }
 
+  /// Whether the bytes lie in the arena.
+  bool large() const noexcept { return block_ != nullptr; }
+
   /// The arena block that the bytes lie in, which is the reply's from now on; null while they are small.
   const std::byte* hand_over(std::uint64_t number) {
     if (block_ != nullptr) handed_over_.push_back({number, block_});

@@ -189,6 +189,10 @@ class worker_loop final : result_series {
       kind = result_size_ != 0 && behind_ - number > 1 ? run_series(number) : call(number, 1, nullptr);
       if (kind == reply_kind::series) return;
       number = published_ + 1;
+      if (!ring_.prepare(reply_room(), protocol::taken_bytes(requests_))) {
+        result_.abandon();
+        kind = reply_kind::out_of_memory;
+      }
       if (stop_on_failure_ && kind != reply_kind::value) {
         failed_job_ = job_;
         failed_element_ = element_of(number);
@@ -255,13 +259,20 @@ class worker_loop final : result_series {
     const std::uint64_t room = std::min<std::uint64_t>(behind_ - number, series_bytes / result_size_);
     const reply_header header{number, result_size_, 0, static_cast<std::uint32_t>(reply_kind::series),
                               static_cast<std::uint32_t>(room)};
-    std::byte* const at = place(sizeof(header) + round_up(room * result_size_, alignof(reply_header)));
+    // Behind it there is room for a reply without a result, whatever comes.
+    const std::size_t in_ring = sizeof(header) + round_up(room * result_size_, alignof(reply_header));
+    if (!ring_.prepare(in_ring + sizeof(header), protocol::taken_bytes(requests_))) return call(number, 1, nullptr);
+    std::byte* const at = place(in_ring + sizeof(header));
+    ring_.rewind(ring_.head() - sizeof(header));
     std::memcpy(at, &header, sizeof(header));
     result = at + sizeof(header);
     room_ends_ = number + room;
     const reply_kind kind = call(number, room, this);
-    // Seen by whoever sees what is published behind it.
-    if (published_ + 1 != room_ends_) end_of_series(at).store(published_ + 1, std::memory_order_relaxed);
+    if (published_ + 1 != room_ends_) {
+      // Seen by whoever sees what is published behind it, and not before.
+      end_of_series(at).store(published_ + 1, std::memory_order_relaxed);
+      ring_.hold(in_ring);
+    }
     return kind;
   }
 
@@ -286,19 +297,21 @@ class worker_loop final : result_series {
 
   // ---- replying --------------------------------------------------------------------------------------------------
 
+  /// What the result takes in the ring.
+  std::size_t reply_room() const noexcept {
+    return sizeof(reply_header) + (result_.large() ? 0 : round_up(result_.size(), alignof(reply_header)));
+  }
+
   void publish(std::uint64_t number, reply_kind kind) {
     // What could not be sent the parent will miss when it decodes the result.
     if (!result_.attachments().empty()) send_attachments(socket_, number, result_.attachments(), 0);
     reply_header header{number, result_.size(), 0, static_cast<std::uint32_t>(kind), 0};
     carried_ += header.size;
-    std::size_t inline_size = result_.size();
-    if (const std::byte* const block = result_.hand_over(number)) {
-      header.arena = static_cast<std::uint64_t>(block - reinterpret_cast<std::byte*>(&replies_));
-      inline_size = 0;
-    }
-    std::byte* at = place(sizeof(header) + round_up(inline_size, alignof(reply_header)));
+    std::byte* at = place(reply_room());
+    const std::byte* const block = result_.hand_over(number);
+    if (block != nullptr) header.arena = static_cast<std::uint64_t>(block - reinterpret_cast<std::byte*>(&replies_));
     std::memcpy(at, &header, sizeof(header));
-    if (inline_size != 0) std::memcpy(at + sizeof(header), result_.data(), inline_size);
+    if (block == nullptr && result_.size() != 0) std::memcpy(at + sizeof(header), result_.data(), result_.size());
     result_.restart();
     published_ = number;
     protocol::publish(replies_, number);
@@ -394,7 +407,7 @@ class worker_loop final : result_series {
   patience patience_ = patience::usual;
   std::size_t carried_ = 0;  ///< the bytes that the last element came with and left: the parent copies as many
   std::uint64_t published_;
-  ring_writer ring_;
+  ring_writer ring_{replies_.ring};
   reply_writer result_;
   std::uint32_t rung_ = 0;
   std::uint64_t busy_ns_ = 0;
