@@ -91,6 +91,42 @@ TEST_CASE("whatever has been prepared for fits when nothing is in use", "[ring]"
   CHECK((refused > 0) == (size == ring_start));
 }
 
+TEST_CASE("what has been prepared for fits though what was placed last stays in use", "[ring]") {
+  if (!told_of_full_memory()) return;
+  const std::size_t size = GENERATE(as<std::size_t>{}, ring_start, 64 * kib);
+  const ring_memory memory(size);
+  const std::size_t grain = size / 64;
+  std::size_t refused = 0;
+  std::size_t prepared = 0;
+  for (std::size_t offset = 0; offset < size; offset += grain) {
+    for (std::size_t held = grain; offset + held < size; held += grain) {
+      ring_writer ring(memory.bytes());
+      if (offset != 0) {
+        if (!ring.prepare(offset, 0) || !ring.fits(offset, 0)) continue;
+        ring.place(offset);
+      }
+      const std::uint64_t tail = ring.head();
+      if (!ring.prepare(held, tail) || !ring.fits(held, tail) || ring.place(held) != tail) continue;
+      ring.hold(held);
+      for (std::size_t n = sizeof(reply_header); n <= largest; n += grain) {
+        if (ring.prepare(n, tail)) {
+          ++prepared;
+          if (!ring.fits(n, tail)) FAIL("never fits: " << n << " bytes behind " << held << " at " << offset);
+        } else {
+          ++refused;
+        }
+      }
+      // Once more has been placed, all may be read.
+      if (!ring.prepare(sizeof(reply_header), tail)) continue;
+      ring.place(sizeof(reply_header));
+      if (const std::uint64_t head = ring.head(); ring.prepare(grain, head) && !ring.fits(grain, head))
+        FAIL("never fits: " << grain << " bytes behind " << held << " at " << offset);
+    }
+  }
+  CHECK(prepared > 0);
+  CHECK(refused > 0);
+}
+
 TEST_CASE("a ring is read as it was written, with any memory and with more of it later", "[ring]") {
   if (!told_of_full_memory()) return;
   const std::size_t first = GENERATE(as<std::size_t>{}, ring_start, 64 * kib, 96 * kib, ring_bytes);
