@@ -23,7 +23,7 @@ class reply_writer final : public byte_writer {
  public:
   /// `requests` tells what the parent has taken.
   reply_writer(lane_arena arena, const request_half& requests)
-      : arena_(std::move(arena)), requests_(requests), small_(std::make_unique<storage>()) {
+      : arena_(std::move(arena)), requests_(requests), small_(std::make_unique_for_overwrite<storage>()) {
     restart();
   }
 
