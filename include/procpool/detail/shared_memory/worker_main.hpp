@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -66,13 +65,15 @@ inline void read_from_null() noexcept {
 }
 
 /// In the zygote, while all signals are blocked: what its workers inherit from it. Dispositions are as a new program finds
-/// them, but for SIGPIPE, which stays as the application has it.
+/// them, but for SIGPIPE, which stays as the application has it, and SIGCHLD, which is the zygote's own.
 inline void prepare_for_workers() noexcept {
   for (int signal = 1; signal <= SIGRTMAX; ++signal) {
-    if (signal != SIGPIPE) reset_signal(signal);
+    if (signal != SIGPIPE && signal != SIGCHLD) reset_signal(signal);
   }
-  read_from_null();
   prepare_crash_handler();
+  // Registered last, so it runs first: `exit` in a task ends here.
+  ::on_exit(leave_at_exit, nullptr);
+  std::at_quick_exit(leave_at_quick_exit);
 }
 
 /// The zygote's own disposition is its own, and so is its mask.
@@ -88,8 +89,8 @@ inline void name_process(const std::string& name, const std::string& suffix) noe
   constexpr std::size_t longest = 15;
   const std::size_t room = longest - std::min(longest, suffix.size());
   char text[longest + 1] = {};
-  std::snprintf(text, sizeof(text), "%.*s%s", static_cast<int>(std::min(room, name.size())), name.c_str(),
-                suffix.c_str());
+  char* const end = std::copy_n(name.data(), std::min(room, name.size()), text);
+  std::copy_n(suffix.data(), std::min(longest, suffix.size()), end);
   ::prctl(PR_SET_NAME, text);
 }
 
@@ -158,9 +159,6 @@ inline void serve(const worker_plan& plan, const request_half& requests, reply_h
                             .words = {&requests.stop, &replies.claimed, &replies.published}};
   thread_worker_context = nullptr;
   const encoding_for encoding(nullptr);  // the pool may have been made while arguments for another were encoded
-  // Registered last, so it runs first: `exit` in a task ends here.
-  ::on_exit(leave_at_exit, nullptr);
-  std::at_quick_exit(leave_at_quick_exit);
   reset_signals();
   install_crash_handler(replies.crash);
   try {

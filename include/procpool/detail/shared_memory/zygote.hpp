@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <span>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <procpool/detail/bookkeeping.hpp>
@@ -74,7 +75,7 @@ class zygote_process {
   [[noreturn]] void run() noexcept {
     pid_ = ::getpid();
     bool serving = introduce();
-    prepare_for_workers();
+    read_from_null();
     struct sigaction ignore{};
     ignore.sa_handler = [](int) {};  // with SIG_IGN the kernel would throw exit statuses away
     ::sigaction(SIGCHLD, &ignore, nullptr);
@@ -165,6 +166,7 @@ class zygote_process {
     // When memory runs out, the kernel should end a worker before it ends the application. The workers inherit it from this
     // process, which is as close to its end itself until all that are to be started now have been.
     if (socket >= 0) score_.raise(500);
+    if (!std::exchange(prepared_, true)) prepare_for_workers();  // one that stands by may never need it
     const pid_t pid = socket < 0 ? -1 : ::fork();
     if (pid == 0) {
       ::close(control_);
@@ -225,6 +227,7 @@ class zygote_process {
   oom_score score_;
   std::size_t count_ = 0;  ///< of those that have not been reaped
   bool leaving_ = false;
+  bool prepared_ = false;                 ///< for workers to inherit from
   bookkeeping_deque<zygote_event> news_;  ///< for the parent, which its socket has no room for yet
 };
 // ---- end of zygote side ---------------------------------------------------------------------------------------------
