@@ -516,6 +516,32 @@ TEST_CASE("replies are looked for only where the ring has memory", "[lane]") {
   port.take_all(left, left);
 }
 
+TEST_CASE("what lies at the start of the ring ends before what has not been taken", "[lane]") {
+  shared_region region(1);
+  lane_port port(region, 0);
+  auto [ours, theirs] = make_message_sockets();
+  port.reset(0, registered_fd(std::move(ours)));
+  counting_job job(twice);
+  chunk what = chunk_of(job, 0, std::uint64_t{1}, std::uint64_t{2});
+  REQUIRE(port.post(what) == post_result::posted);
+  reply_half& replies = region.replies(0);
+  const auto write = [&](std::size_t at, std::uint64_t number, std::uint64_t size) {
+    const reply_header header{number, size, 0, static_cast<std::uint32_t>(reply_kind::value), 0};
+    std::memcpy(replies.ring + at, &header, sizeof(header));
+  };
+  const std::size_t mark = GENERATE(as<std::size_t>{}, 40, 48, 1000);
+  write(0, 1, mark - sizeof(reply_header));
+  REQUIRE(port.next_reply(1).has_value());
+  const bool taken = GENERATE(false, true);
+  if (taken) port.taken(1);
+  write(mark, reply_header::wrap, 0);
+  const std::size_t more = GENERATE(0, 1);
+  write(0, 2, mark - sizeof(reply_header) + more);
+  CHECK(port.next_reply(2).has_value() == (taken && more == 0));
+  std::vector<chunk> left;
+  port.take_all(left, left);
+}
+
 TEST_CASE("what is being read is not taken back, whatever the worker says by then", "[lane]") {
   shared_region region(1);
   lane_port port(region, 0);

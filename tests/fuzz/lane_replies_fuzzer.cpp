@@ -265,12 +265,13 @@ class talkative_worker {
       }
       if (wrapped || offset == 0) return std::nullopt;
       position = (position / ring_bytes + 1) * ring_bytes;
-      if (position >= requests_.taken_bytes + ring_bytes) return std::nullopt;
+      if (position + sizeof(header) > requests_.taken_bytes + ring_bytes) return std::nullopt;
     }
     if (header.number != number || header.kind < 1 || header.kind > 6) return std::nullopt;
     if (header.kind == 6) {
       if (header.size > 0 && header.size <= series_bytes && header.room > 0 &&
           header.room * header.size <= series_bytes &&
+          position + sizeof(header) + header.room * header.size <= requests_.taken_bytes + ring_bytes &&
           position % ring_bytes + sizeof(header) + header.room * header.size <= ring_bytes) {
         series_ = {position, number, header.room, header.size};
       }
@@ -293,8 +294,10 @@ class talkative_worker {
       is.next = position + sizeof(header);
       return is;
     }
-    if (header.size > ring_payload || position % ring_bytes + sizeof(header) + header.size > ring_bytes)
+    if (header.size > ring_payload || position % ring_bytes + sizeof(header) + header.size > ring_bytes ||
+        position + sizeof(header) + header.size > requests_.taken_bytes + ring_bytes) {
       return std::nullopt;
+    }
     is.offset = offsetof(reply_half, ring) + position % ring_bytes + sizeof(header);
     is.next = position + sizeof(header) + round_up(is.size, alignof(reply_header));
     return is;

@@ -351,8 +351,7 @@ class lane_port {
       }
       if (wraps != 0 || offset == 0) return std::nullopt;
       reply_position_ += ring_bytes - offset;
-      // What has not been taken is not written over: so no byte is read twice.
-      if (reply_position_ - requests_.taken_bytes.load(std::memory_order_relaxed) >= ring_bytes) return std::nullopt;
+      if (!may_be_written(sizeof(header))) return std::nullopt;
     }
     if (header.number != number) return std::nullopt;
     return header;
@@ -380,6 +379,7 @@ class lane_port {
       return worker_reply{kind, data, size, false};
     }
     if (header.size > ring_payload || header.size > ring_bytes - offset ||
+        !may_be_written(sizeof(header) + static_cast<std::size_t>(header.size)) ||
         !reply_ring_backed(offset + static_cast<std::size_t>(header.size))) {
       return std::nullopt;
     }
@@ -393,6 +393,7 @@ class lane_port {
     const std::size_t offset = reply_position_ % ring_bytes + sizeof(header);
     if (header.size == 0 || header.size > series_bytes || header.room == 0 ||
         header.room > series_bytes / header.size || header.room * header.size > ring_bytes - offset ||
+        !may_be_written(sizeof(header) + static_cast<std::size_t>(header.room * header.size)) ||
         !reply_ring_backed(offset + static_cast<std::size_t>(header.room * header.size))) {
       return false;
     }
@@ -402,6 +403,12 @@ class lane_port {
   void end_series() noexcept {
     reply_position_ += sizeof(reply_header) + round_up(series_.room * series_.size, alignof(reply_header));
     series_ = {};
+  }
+
+  /// Whether the next `n` bytes can be a reply: what has not been taken is not written over, so that no byte of a header
+  /// is read as part of something else.
+  bool may_be_written(std::size_t n) const noexcept {
+    return reply_position_ + n - requests_.taken_bytes.load(std::memory_order_relaxed) <= ring_bytes;
   }
 
   /// Whether the reply ring has memory up to `end`. The worker sees to that before it writes; where it has not written, to
