@@ -535,7 +535,7 @@ TEST_CASE("what lies at the start of the ring ends before what has not been take
   const bool taken = GENERATE(false, true);
   if (taken) port.taken(1);
   write(mark, reply_header::wrap, 0);
-  const std::size_t more = GENERATE(0, 1);
+  const std::size_t more = GENERATE(as<std::size_t>{}, 0, 1);
   write(0, 2, mark - sizeof(reply_header) + more);
   CHECK(port.next_reply(2).has_value() == (taken && more == 0));
   std::vector<chunk> left;
