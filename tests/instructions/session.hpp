@@ -142,16 +142,19 @@ class session {
   /// Posts what is submitted, all before having been read, and hurries to where the first bytes of the next reply are
   /// written.
   void hurry_to_reply() {
-    const std::byte* const at = replies().ring + parent_.requests().taken_bytes.load() % ring_bytes;
+    const std::byte* at = replies().ring + parent_.requests().taken_bytes.load() % ring_bytes;
     const std::uint64_t number = replies().published.load() + 1;
-    const auto seen = [at] {
+    const auto seen = [&at] {
       std::uint64_t word;
       std::memcpy(&word, at, sizeof(word));
       return word;
     };
     watch(at);
     post();
-    while (seen() != number) hurry();
+    while (seen() != number && replies().published.load() != number) {
+      if (seen() == reply_header::wrap) watch(at = replies().ring);
+      hurry();
+    }
     watch(&replies().state);
   }
 
