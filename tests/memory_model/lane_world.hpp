@@ -103,7 +103,8 @@ class lane_world {
     switch (me.now) {
       case doing::looking:
         me.now = allowed() ? doing::claiming : doing::sleeping;
-        if (me.now == doing::sleeping) ring_for_chunk(me);
+        if (me.now == doing::sleeping || (me.to_ring != 0 && protocol::begins(requests_, me.next_slot, number)))
+          ring_for_chunk(me);
         break;
       case doing::sleeping:
         if (!bounds_.worker_sleeps) {
@@ -125,7 +126,6 @@ class lane_world {
         break;
       case doing::beginning:
         if (protocol::begins(requests_, me.next_slot, number)) {
-          ring_for_chunk(me);
           const std::uint8_t described = machine::running->read(descriptor(me.next_slot));
           me.next_slot = static_cast<std::uint8_t>((me.next_slot + 1U) % lane_slots);
           me.first = number;

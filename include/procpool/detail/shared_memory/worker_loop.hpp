@@ -72,13 +72,12 @@ class worker_loop final : result_series {
     for (;;) {
       const std::uint64_t number = published_ + 1;
       if (!protocol::allowed(requests_, number) && !wait_for(number)) return;
+      // Before the claim, as a death meanwhile is to cost nothing. Whether a chunk begins is certain behind it.
+      if (to_ring_ && protocol::begins(requests_, next_slot_, number) && runs_low(number)) ring_for_chunk();
       if (!protocol::claim(requests_, replies_, number)) continue;
       if (busy_since_ == 0) busy();
       hear_of_arrays();
-      if (protocol::begins(requests_, next_slot_, number)) {
-        if (runs_low(number)) ring_for_chunk();
-        begin_chunk(number);
-      }
+      if (protocol::begins(requests_, next_slot_, number)) begin_chunk(number);
       run_element(number);
       arrays_.discard(published_);
       if (outgrown_) return wait_to_leave();
@@ -287,8 +286,15 @@ class worker_loop final : result_series {
       after_publication();
       return false;
     }
-    const bool claimed = protocol::publish_and_claim(requests_, replies_, number);
-    after_publication();
+    bool claimed;
+    if (together_) {
+      to_ring_ = true;
+      claimed = protocol::publish_and_claim(requests_, replies_, number);
+    } else {
+      protocol::publish(replies_, number);
+      ring();
+      claimed = protocol::claim(requests_, replies_, next);
+    }
     // Where the chunk was cut another one may begin. Whoever does not run what it has claimed claims it again.
     if (!claimed || protocol::begins(requests_, next_slot_, next) || arrays_.news()) return false;
     starts(next);
