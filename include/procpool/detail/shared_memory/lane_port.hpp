@@ -345,8 +345,7 @@ class lane_port {
       const std::size_t offset = reply_position_ % ring_bytes;
       if (ring_bytes - offset >= sizeof(header)) {
         if (!reply_ring_backed(offset + sizeof(header))) return std::nullopt;
-        std::memcpy(&header, replies_.ring + offset, sizeof(header));
-        std::atomic_signal_fence(std::memory_order_seq_cst);  // the copy is made once, and only the copy is looked at
+        copy_header(replies_.ring + offset, header);
         if (header.number != reply_header::wrap) break;
       }
       if (wraps != 0 || offset == 0) return std::nullopt;
@@ -355,6 +354,15 @@ class lane_port {
     }
     if (header.number != number) return std::nullopt;
     return header;
+  }
+
+  /// The copy is made once, and only the copy is looked at. One word may change, that of a series.
+  static void copy_header(std::byte* from, reply_header& to) noexcept {
+    std::memcpy(&to, from, offsetof(reply_header, arena));
+    to.arena = end_of_series(from).load(std::memory_order_relaxed);
+    std::memcpy(&to.kind, from + offsetof(reply_header, kind), sizeof(to.kind));
+    std::memcpy(&to.room, from + offsetof(reply_header, room), sizeof(to.room));
+    std::atomic_signal_fence(std::memory_order_seq_cst);
   }
 
   std::optional<worker_reply> single_reply(const reply_header& header) noexcept {
