@@ -150,7 +150,8 @@ class run {
     }
     constexpr int enough = 100;
     for (int barren = 0; barren != enough && !missed_.empty() && !over();) {
-      if (barren % 2 == 1 && wanted_.prey == role::worker) hunt_.renew_worker();
+      // Some are come to by a new worker only, others only by one that has filled its ring.
+      if (barren < enough / 4 && barren % 2 == 1 && wanted_.prey == role::worker) hunt_.renew_worker();
       const auto result = hunt_.shoot({.at = missed_, .slowly = barren % 3 == 2});
       if (result.killed) missed_.erase(result.at);
       barren = result.killed ? 0 : barren + 1;

@@ -32,7 +32,10 @@ mutant(claimed_unbounded lane_words ${port} "return std::clamp(protocol::claimed
   "return protocol::claimed(replies_);")
 mutant(reply_of_another_number lane_replies ${port} "if (header.number != number) return std::nullopt;" "")
 mutant(series_unbounded lane_replies ${port}
-  "header.room * header.size > ring_bytes - offset - sizeof(header)" "false")
+  "header.room * header.size > ring_bytes - offset ||" "")
+mutant(reply_over_what_is_read lane_replies ${port}
+  "return reply_position_ + n - requests_.taken_bytes.load(std::memory_order_relaxed) <= ring_bytes;"
+  "return n != 0;")
 mutant(series_end_unbounded lane_replies ${port} "std::min(said_end, full)" "said_end")
 mutant(small_reply_unbounded lane_replies ${port} "header.size > ring_payload || " "")
 mutant(large_reply_unbounded lane_replies ${port} "header.size > reply_bytes_ - header.arena || " "")
@@ -40,7 +43,8 @@ mutant(large_reply_unbacked lane_replies ${port}
   "if (size > believed_size && !is_backed(data, size)) return std::nullopt;" "")
 mutant(header_fetched_twice lane_replies ${port}
   "std::memcpy(scratch_.get(), replies_.ring + offset, static_cast<std::size_t>(header.size));"
-  "header.size = *reinterpret_cast<const volatile std::uint64_t*>(replies_.ring + offset - sizeof(header) + 8);
+  "const_cast<reply_header&>(header).size =
+      *reinterpret_cast<const volatile std::uint64_t*>(replies_.ring + offset - sizeof(header) + 8);
     std::memcpy(scratch_.get(), replies_.ring + offset, static_cast<std::size_t>(header.size));")
 mutant(bytes_unbounded payload detail/codec/bytes.hpp "if (n > remaining()) throw_short(n);" "")
 mutant(elements_unbounded payload detail/codec/value.hpp
