@@ -36,6 +36,30 @@ constexpr std::size_t automatic_chunksize(std::size_t elements, std::size_t proc
   return std::max<std::size_t>(1, elements / chunks + (elements % chunks != 0));
 }
 
+/// Small chunks share a block of inputs until it holds so much. It goes when the last of them has been sent.
+inline constexpr std::size_t block_bytes = std::size_t{1} << 14;
+inline constexpr std::size_t block_elements = 1024;
+
+/// How many elements travel in one chunk.
+struct chunk_sizes {
+  std::size_t asked = 0;      ///< by the caller; 0: left open
+  std::size_t processes = 1;
+  /// So many cost little more than one, whatever was asked for: of those that a worker may run in one go a block, else 1.
+  /// What waits behind a slow one is taken back all the same, element by element.
+  std::size_t together = 1;
+
+  /// Of a range of so many elements.
+  std::size_t of(std::size_t elements) const noexcept {
+    const std::size_t automatic = automatic_chunksize(elements, processes);
+    return asked == 0 ? automatic : std::max(asked, std::min(together, automatic));
+  }
+};
+
+/// chunk_sizes::together, where the arguments of a call take so many bytes.
+constexpr std::size_t elements_together(std::size_t argument_bytes) noexcept {
+  return std::clamp<std::size_t>(block_bytes / std::max<std::size_t>(argument_bytes, 1), 1, block_elements);
+}
+
 /// The encoded elements of a range, in chunks that have no job yet.
 struct encoded_inputs {
   struct refusal {
@@ -47,10 +71,6 @@ struct encoded_inputs {
   std::size_t total = 0;           ///< elements of the range
   std::vector<refusal> refused{};  ///< those that could not be encoded, and are in no chunk
 };
-
-/// Small chunks share a block of inputs until it holds so much. It goes when the last of them has been sent.
-inline constexpr std::size_t block_bytes = std::size_t{1} << 14;
-inline constexpr std::size_t block_elements = 1024;
 
 /// At most so much memory is asked for before it is known that it is needed.
 inline constexpr std::size_t reserved_bytes = std::size_t{1} << 20;
@@ -66,11 +86,10 @@ inline chunk& next_chunk(encoded_inputs& all, inputs_ptr& block) {
 /// `n`, and advances the iterator.
 template <std::ranges::input_range Range, class Write>
   requires std::ranges::sized_range<Range>
-encoded_inputs encode_uniform_inputs(Range&& range, std::size_t chunksize, std::size_t processes, std::size_t size,
-                                     Write write) {
+encoded_inputs encode_uniform_inputs(Range&& range, const chunk_sizes& sizes, std::size_t size, Write write) {
   encoded_inputs all;
   const auto total = static_cast<std::size_t>(std::ranges::size(range));
-  if (chunksize == 0) chunksize = automatic_chunksize(total, processes);
+  const std::size_t chunksize = sizes.of(total);
   inputs_ptr block;
   auto at = std::ranges::begin(range);
   while (all.total != total) {
@@ -86,20 +105,16 @@ encoded_inputs encode_uniform_inputs(Range&& range, std::size_t chunksize, std::
 /// Takes every element of the range and has `encode(byte_writer&, element)` write it. What the range throws comes out;
 /// what `encode` throws too, or, with `keep_refused`, becomes a refusal.
 template <std::ranges::input_range Range, class Encode>
-encoded_inputs encode_inputs(Range&& range, std::size_t chunksize, std::size_t processes, bool keep_refused,
-                             Encode encode) {
+encoded_inputs encode_inputs(Range&& range, const chunk_sizes& sizes, bool keep_refused, Encode encode) {
   encoded_inputs all;
-  if constexpr (std::ranges::sized_range<Range>) {
-    if (chunksize == 0) {
-      chunksize = automatic_chunksize(static_cast<std::size_t>(std::ranges::size(range)), processes);
-    }
-  }
+  std::size_t chunksize = 0;
+  if constexpr (std::ranges::sized_range<Range>) chunksize = sizes.of(static_cast<std::size_t>(std::ranges::size(range)));
   std::size_t room = 0;  // in the last chunk
   inputs_ptr block;      // of the last chunk, and of those before it while they are small
   for (auto&& element : range) {
     if (room == 0) {
       // How many elements there are may be known at the end only: then the chunks grow with what has come so far.
-      room = chunksize != 0 ? chunksize : automatic_chunksize(all.total, processes);
+      room = chunksize != 0 ? chunksize : sizes.of(all.total);
       next_chunk(all, block);
     }
     const std::size_t bytes = block->bytes.size();

@@ -151,22 +151,23 @@ auto submit_call(const engine_ptr& home, const call_options& options, const char
 /// The inputs of a batch, encoded: block by block where they are numbers of one kind, else element by element.
 template <class Task, class Range>
 encoded_inputs encode_batch(Range& in, std::size_t chunksize, std::size_t processes, bool keep_refused) {
+  const chunk_sizes sizes{chunksize, processes,
+                          Task::series_size == 0 ? 1 : elements_together(sizeof(typename Task::arriving))};
   if constexpr (Task::template sent_as_they_are<Range>) {
     using number = element_of<Range>;
-    return encode_uniform_inputs(in, chunksize, processes, sizeof(number),
-                                 [](std::byte* to, auto& from, std::size_t n) {
-                                   if constexpr (std::ranges::contiguous_range<Range>) {
-                                     std::memcpy(to, std::to_address(from), n * sizeof(number));
-                                     from += static_cast<std::ranges::range_difference_t<Range>>(n);
-                                   } else {
-                                     for (std::size_t i = 0; i != n; ++i, ++from) {
-                                       const number value = *from;
-                                       std::memcpy(to + i * sizeof(number), &value, sizeof(number));
-                                     }
-                                   }
-                                 });
+    return encode_uniform_inputs(in, sizes, sizeof(number), [](std::byte* to, auto& from, std::size_t n) {
+      if constexpr (std::ranges::contiguous_range<Range>) {
+        std::memcpy(to, std::to_address(from), n * sizeof(number));
+        from += static_cast<std::ranges::range_difference_t<Range>>(n);
+      } else {
+        for (std::size_t i = 0; i != n; ++i, ++from) {
+          const number value = *from;
+          std::memcpy(to + i * sizeof(number), &value, sizeof(number));
+        }
+      }
+    });
   } else {
-    return encode_inputs(in, chunksize, processes, keep_refused, []<class Element>(byte_writer& to, Element&& element) {
+    return encode_inputs(in, sizes, keep_refused, []<class Element>(byte_writer& to, Element&& element) {
       Task::encode_element(to, std::forward<Element>(element));
     });
   }
