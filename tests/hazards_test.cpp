@@ -213,9 +213,9 @@ TEST_CASE("a worker whose zygote died before it could be watched leaves at once"
     detail::engine_setup setup;
     setup.processes = 1;
     detail::shared_region region(1);
-    const detail::doorbell bell;
+    const detail::worker_bells bells;
     auto [ours, theirs] = detail::make_message_sockets();
-    const detail::worker_plan plan{setup, region, bell};
+    const detail::worker_plan plan{setup, region, bells};
     const pid_t no_longer_parent = ::getpid();  // nobody is its own parent
     detail::worker_main(plan, 0, 0, theirs.get(), no_longer_parent);
   });
@@ -391,8 +391,8 @@ TEST_CASE("a zygote and a parent that have much to say to each other do not wait
   detail::engine_setup setup;
   setup.processes = 1;
   detail::shared_region region(1);
-  const detail::doorbell bell;
-  detail::zygote_link zygote(detail::worker_plan{setup, region, bell}, "/zygote");
+  const detail::worker_bells bells;
+  detail::zygote_link zygote(detail::worker_plan{setup, region, bells}, "/zygote");
   // More than both directions hold, as where hundreds of workers start at once. An order without a socket is refused.
   constexpr std::uint64_t orders = 5'000;
   for (std::uint64_t generation = 0; generation != orders; ++generation) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 // A lane with both ends in this process: the parent's port in the test's thread, the worker's loop in another. What a
 // race detector cannot see between processes it sees here.
+#include <poll.h>
+
 #include <catch2/catch.hpp>
 
 #include <algorithm>
@@ -114,7 +116,7 @@ class lane_under_test {
     port.reset(0, registered_fd(std::move(ours)));
     worker_ = std::thread([this] {
       worker_loop loop(region_.requests(0), region_.replies(0), region_.layout().arena_bytes, worker_socket_.get(),
-                       bell_);
+                       bells);
       loop.run();
     });
   }
@@ -158,15 +160,41 @@ class lane_under_test {
 
  private:
   shared_region region_{1};
-  doorbell bell_;
   unique_fd worker_socket_;
   std::thread worker_;
 
  public:
+  worker_bells bells;
   lane_port port{region_, 0};
 };
 
+bool rung(const doorbell& bell, int milliseconds) {
+  pollfd wanted{bell.fd(), POLLIN, 0};
+  return ::poll(&wanted, 1, milliseconds) == 1;
+}
+
 }  // namespace
+
+TEST_CASE("a worker rings for whom it is told to, once", "[lane]") {
+  counting_job job(twice);
+  lane_under_test lane;
+  auto run = [&, i = std::uint64_t{0}]() mutable {
+    lane.post(chunk_of(job, i, i));
+    CHECK(lane.next_value() == 2 * i);
+    ++i;
+  };
+  run();
+  lane.port.set_sleeping(7);
+  run();
+  CHECK(rung(lane.bells.leader, 10'000));
+  CHECK(!rung(lane.bells.collector, 0));
+  lane.bells.leader.answer();
+  run();  // in the same turn
+  lane.port.set_sleeping(8);
+  run();
+  CHECK(rung(lane.bells.collector, 10'000));
+  CHECK(!rung(lane.bells.leader, 0));
+}
 
 TEST_CASE("a lane answers single tasks in order", "[lane]") {
   counting_job job(twice);

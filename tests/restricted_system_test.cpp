@@ -273,6 +273,19 @@ TEST_CASE("what a pool can do without is not missed", "[process_pool][restricted
   CHECK(start_without(SYS_ppoll, ENOMEM) == "works");
 }
 
+TEST_CASE("whoever waits sleeps where ppoll is refused, too", "[process_pool][restricted]") {
+  if (!can_refuse()) return;
+  resources_unchanged guard;
+  CHECK(in_child([]() -> std::string {
+          process_pool pool{1};
+          refuse(SYS_ppoll, EPERM);
+          for (int i = 0; i != 20; ++i) {
+            if (!pool.apply([parent = ::getpid()] { return await_threads_asleep(parent); })) return "never slept";
+          }
+          return "";
+        }) == "");
+}
+
 TEST_CASE("a pool that may not kill leaves no worker behind all the same", "[process_pool][restricted]") {
   if (!can_refuse()) return;
   resources_unchanged guard;

@@ -8,3 +8,4 @@ patch_header(posix/spin.hpp "pausing = std::chrono::microseconds(2)" "pausing = 
 patch_header(posix/spin.hpp "spinning = std::chrono::microseconds(50)" "spinning = std::chrono::microseconds(0)")
 patch_header(waiting.hpp "spinning{2}" "spinning{0}")
 patch_header(waiting.hpp "yielding{50}" "yielding{0}")
+patch_header(waiting.hpp "waking_up{100}" "waking_up{0}")

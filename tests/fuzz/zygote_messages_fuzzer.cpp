@@ -297,7 +297,7 @@ class zygote_side {
 
   void run(fuzz::input& in) {
     pretended = {true, &in, first_pretended, {}};
-    zygote_process zygote(worker_plan{setup_, region_, bell_}, ends_.second.get(), -1);
+    zygote_process zygote(worker_plan{setup_, region_, bells_}, ends_.second.get(), -1);
     for (int n = 0; !in.empty() && n != 24; ++n) {
       switch (in.below(4)) {
         case 0:
@@ -367,7 +367,7 @@ class zygote_side {
 
   engine_setup setup_;
   shared_region region_{lanes};
-  doorbell bell_;
+  worker_bells bells_;
   std::pair<unique_fd, unique_fd> ends_;
 };
 

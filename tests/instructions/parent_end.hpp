@@ -47,7 +47,7 @@ class parent_end {
   std::chrono::steady_clock::time_point claimed_at;  ///< no earlier than that claim, and before anything behind it
 
   shared_region region{1};
-  doorbell bell;
+  worker_bells bells;
   lane_port port{region, 0};
 
   int worker_socket() const noexcept { return worker_socket_.get(); }

@@ -215,7 +215,7 @@ class session {
     const pid_t zygote = ::getpid();
     std::fflush(nullptr);
     process_ = std::make_unique<stepped_process>([&] {
-      const worker_plan plan{setup_, parent_.region, parent_.bell};
+      const worker_plan plan{setup_, parent_.region, parent_.bells};
       worker_main(plan, 0, 0, parent_.worker_socket(), zygote);
     });
     watch(&replies().state);
@@ -273,11 +273,11 @@ class session {
   }
 
   bool rung() const {
-    pollfd wanted{parent_.bell.fd(), POLLIN, 0};
+    pollfd wanted{parent_.bells.of(turn_).fd(), POLLIN, 0};
     return ::poll(&wanted, 1, 0) == 1;
   }
   void wake_up() {
-    parent_.bell.answer();
+    parent_.bells.of(turn_).answer();
     parent_.port.set_sleeping(0);
     dozing_ = false;
     collect();

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-// Sleep and wake-up of the collector: whatever a worker publishes is settled by somebody, though a worker rings only if
-// the collector sleeps, at most once for each time it does, and not while a waiting thread looks for its result itself.
+// Sleep and wake-up of the collector, and of the leader, a thread that waits for its result: whatever a worker publishes is
+// settled by somebody, though a worker rings only if one of them sleeps, for the leader if both do, at most once for each
+// time, and not while a waiting thread looks for its result itself.
 // Memory has store buffers (see wake_worker.pml). The worker may be killed between any two steps.
-// Mirrors protocol::publish and set_sleeping, bell_watch, scheduler (run_collector, anything_published, watch, help,
-// collect, ended), waiting.hpp and doorbell.hpp.
+// Mirrors protocol::publish and set_sleeping, bell_watch, scheduler (run_collector, anything_published, watch, lead, rest,
+// rouse, help, collect, ended), future_state_base (rest, publish), waiting.hpp and doorbell.hpp.
 //
 // Without HALTS nothing here waits for a clock: no wake-up is lost, not even by a death, of which there is news. With
 // HALTS the worker may also stop for good at any point without news (SIGSTOP; or killed, and not reaped as long as a
@@ -21,6 +22,11 @@
 // bug NOT_HANDED_BACK: the last thread that stops watching does not have the workers ring for the collector again
 // bug NO_LOOK_AFTER_WATCH: it does, and does not look for what was published before
 // bug WATCHERS_UNCOUNTED: workers are told not to ring, while nobody watches any more
+// bug NO_LOOK_BEFORE_REST: the leader does not look at the lanes before it sleeps
+// bug LEADER_UNTOLD: nobody tells the workers to ring for the leader
+// bug LEADER_ROBBED: the collector, once awake, has them not ring at all, though the leader sleeps
+// bug LEADER_FORGOTTEN TWO_WATCHERS: the last thread that stops watching has them ring for nobody, though the leader sleeps
+// bug NOT_ROUSED: the leader is not told that somebody else has settled what it waits for
 // bug NEWS_UNHEARD: the news of a death does not wake the collector
 // bug NO_BACKSTOP HALTS: nobody looks at the lanes every 100 ms
 
@@ -59,7 +65,7 @@ end:
 }
 
 // ---- the worker ---------------------------------------------------------------------------------------------------
-bool bell;    // eventfd
+bool bell, leader_bell;  // eventfds
 bool reaped;  // news from the zygote: the process is gone for certain
 bool halted;
 byte kills;
@@ -86,7 +92,8 @@ proctype worker(byte before_first) {
       seen_sleeping = (sleeping == rung -> 0 : sleeping)
     });
     if
-    :: seen_sleeping != 0 -> step(d_step { rung = seen_sleeping; seen_sleeping = 0; bell = true })
+    :: seen_sleeping != 0 && seen_sleeping <= 2 -> step(d_step { rung = seen_sleeping; seen_sleeping = 0; bell = true })
+    :: seen_sleeping > 2 -> step(d_step { rung = seen_sleeping; seen_sleeping = 0; leader_bell = true })
     :: else
     fi
   :: else -> break
@@ -107,7 +114,9 @@ dead:
 
 // ---- the parent ---------------------------------------------------------------------------------------------------
 byte settled;
-byte sleeping_turn, watchers;  // under sleeping_mutex_: whoever holds it makes one store that others see, in one step
+// Under bell_watch's mutex: whoever holds it makes one store that others see, in one step.
+byte collector_turn, leader_turn, watchers;
+bool led;
 
 // Under the role, by one thread at a time. That a thread does not get the role, and looks at nothing, is left to
 // chance.
@@ -121,18 +130,30 @@ inline set_sleeping(turn) {
 #endif
 }
 
-// A turn is a number that was not used before. Only whether two are equal matters, so two numbers will do: one that the
-// worker may still be about to ring for, and a new one, for which it has not rung.
-inline next_turn() {
-  turn = (seen_sleeping == 1 -> 2 : 1);
-  rung = 0
+// A turn is a number that was not used before. Only whether two are equal matters, so two numbers will do for each who
+// sleeps: one that the worker may still be about to ring for, and a new one, for which it has not rung.
+inline next_turn(turn, least) {
+  turn = (seen_sleeping == least -> least + 1 : least);
+  rung = (rung == turn -> 0 : rung)
 }
 
-inline fall_asleep(now) {
-  sleeping_turn = now;
+inline fall_asleep() {
+  collector_turn = turn;
   if
-  :: watchers == 0 || now == 0 -> set_sleeping(now)
+  :: watchers == 0 && leader_turn == 0 -> set_sleeping(turn)
   :: else
+  fi
+}
+
+inline wake_up() {
+  collector_turn = 0;
+  if
+#ifndef LEADER_ROBBED
+  :: leader_turn == 0 -> set_sleeping(0)
+  :: else
+#else
+  :: true -> set_sleeping(0)
+#endif
   fi
 }
 
@@ -154,9 +175,9 @@ active proctype collector() {
 #endif
     atomic {
 #ifndef TURN_KEPT
-      next_turn();
+      next_turn(turn, 1);
 #endif
-      fall_asleep(turn)
+      fall_asleep()
     };
     if
 #ifdef CHECK_FIRST
@@ -186,7 +207,7 @@ active proctype collector() {
       fi
     fi;
     d_step { rang = bell; ended = reaped };
-    atomic { fall_asleep(0) };
+    atomic { wake_up() };
     atomic {
       if
       :: rang -> bell = false
@@ -211,20 +232,62 @@ end_forgotten:
 #endif
 }
 
-// A thread that waits for two elements, one after the other: help_until, with scheduler::watch and help.
+// A thread that waits for two elements, one after the other: help_until, with scheduler::watch, help and rest.
 active [WATCHERS] proctype watcher() {
   byte awaited = 1;
+  byte turn;
   do
   :: settled < awaited ->
     atomic {
       watchers++;
       if
-      :: sleeping_turn != 0 && watchers == 1 -> set_sleeping(0)
+      :: watchers == 1 -> set_sleeping(0)
       :: else
       fi
     };
     do
     :: atomic { settled < awaited && published > settled -> collect() }
+    :: atomic { settled < awaited && !led -> led = true };
+      // What it waits for is marked as the leader's: whoever settles that from now on rouses it.
+      if
+      :: settled >= awaited -> skip
+      :: else ->
+        atomic {
+          watchers--;
+          next_turn(turn, 3);
+          leader_turn = turn;
+          turn = 0;
+          if
+#ifndef LEADER_UNTOLD
+          :: watchers == 0 -> set_sleeping(leader_turn)
+          :: else
+#else
+          :: true
+#endif
+          fi
+        };
+        if
+#ifndef NO_LOOK_BEFORE_REST
+        :: published != settled
+        :: published == settled ->
+#else
+        :: true ->
+#endif
+          // ppoll
+#ifdef HALTS
+end_rests:
+#endif
+          if
+          :: leader_bell
+#ifndef NOT_ROUSED
+          :: settled >= awaited
+#endif
+          fi
+        fi;
+        leader_bell = false;
+        atomic { watchers++; leader_turn = 0; set_sleeping(0) }
+      fi;
+      led = false
     :: break  // the element is settled, or the thread has looked for long enough
     od;
     atomic {
@@ -232,9 +295,15 @@ active [WATCHERS] proctype watcher() {
       watchers--;
 #endif
       if
-      :: sleeping_turn != 0 && watchers == 0 ->
+      :: watchers == 0 && leader_turn != 0 ->
+#ifndef LEADER_FORGOTTEN
+        set_sleeping(leader_turn)
+#else
+        skip
+#endif
+      :: watchers == 0 && leader_turn == 0 && collector_turn != 0 ->
 #ifndef NOT_HANDED_BACK
-        set_sleeping(sleeping_turn)
+        set_sleeping(collector_turn)
 #else
         skip
 #endif

@@ -41,16 +41,17 @@ class local_workers {
       reset(generation, procpool::detail::registered_fd(std::move(ours)));
       lane_port::leave();  // to the loop: return when all is run, and wait for nothing
       loop_.emplace(host_.region_.requests(lane_), host_.region_.replies(lane_), host_.region_.layout().arena_bytes,
-                    socket_.get(), host_.bell_);
+                    socket_.get(), host_.bells_);
       state(procpool::detail::worker_state::ready);
     }
 
-    void wake() {
-      if (empty() || left()) return;
+    bool wake() {
+      if (empty() || left()) return false;
       host_.wait_for_collector();
       on_worker(true);
       loop_->run();
       on_worker(false);
+      return false;
     }
 
     void leave() {
@@ -101,6 +102,8 @@ class local_workers {
     woken_ = true;
     changed_.notify_all();
   }
+  bool rest(procpool::detail::steady_time) noexcept { return false; }  // nobody ever waits
+  void rouse() noexcept {}
   template <class Handler>
   void handle(Handler& to) {
     std::unique_lock lock(mutex_);
@@ -141,7 +144,7 @@ class local_workers {
   }
 
   procpool::detail::shared_region region_;
-  procpool::detail::doorbell bell_;
+  procpool::detail::worker_bells bells_;
   std::vector<std::unique_ptr<port>> ports_;
   std::vector<std::uint64_t> generations_;
   std::mutex mutex_;

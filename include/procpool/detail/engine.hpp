@@ -2,14 +2,17 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <memory>
 #include <span>
 #include <stdexcept>
 
 #include <procpool/detail/callback_thread.hpp>
+#include <procpool/detail/deadline.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/posix/process.hpp>
+#include <procpool/detail/waiting.hpp>
 #include <procpool/options.hpp>
 
 namespace procpool::detail {
@@ -51,8 +54,21 @@ class engine : public std::enable_shared_from_this<engine> {
   /// Between watch(true) and watch(false) this thread calls help() all the time: no other need be woken for what it sees.
   virtual void watch(bool /*whether*/) noexcept {}
 
-  /// The bytes that a task which has ended lately came with and left: the next one is likely to be like it.
-  std::size_t carried_lately() const noexcept { return carried_lately_.load(std::memory_order_relaxed); }
+  /// One thread at a time, which watches, may sleep where it is the first to hear of what workers have done: the leader.
+  /// True if this is the one from now on, until it calls follow(). False where another one is, or nobody can.
+  virtual bool lead() noexcept { return false; }
+  virtual void follow() noexcept {}
+  /// The leader sleeps until there may be something to settle, rouse() is called, or the deadline has passed. Meanwhile it
+  /// does not watch. False if it cannot sleep here.
+  virtual bool rest(steady_time /*deadline*/) noexcept { return false; }
+  /// Wakes the leader: somebody else has settled what it waits for.
+  virtual void rouse() noexcept {}
+
+  /// What is known of how long the next result takes.
+  look_ahead expected() const noexcept {
+    return {carried_lately_.load(std::memory_order_relaxed),
+            steady_time(steady_time::duration(woken_lately_.load(std::memory_order_relaxed)))};
+  }
 
   virtual void close() noexcept = 0;
   virtual void terminate() noexcept = 0;
@@ -73,10 +89,16 @@ class engine : public std::enable_shared_from_this<engine> {
   }
 
  protected:
+  /// The bytes that a task which has ended came with and left: the next one is likely to be like it.
   void carried(std::size_t bytes) noexcept { carried_lately_.store(bytes, std::memory_order_relaxed); }
+  /// A worker that slept has been woken.
+  void woken() noexcept {
+    woken_lately_.store(std::chrono::steady_clock::now().time_since_epoch().count(), std::memory_order_relaxed);
+  }
 
  private:
   std::atomic<std::size_t> carried_lately_{0};
+  std::atomic<steady_time::rep> woken_lately_{0};
   const pid_t owner_ = current_process();
   const std::shared_ptr<callback_thread> callbacks_ = std::make_shared<callback_thread>();
 };

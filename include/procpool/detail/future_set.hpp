@@ -66,7 +66,8 @@ class future_set {
                deadline, [here, &seen, deadline] { here->wait(seen, deadline); },
                [this](bool on) {
                  for (const auto& home : homes_) home->watch(on);
-               });
+               },
+               [] { return false; });
     {
       const std::lock_guard lock(lock_);
       ring_ = &bell_;

@@ -98,7 +98,7 @@ class future_state_base {
     if (home_->callbacks().here()) return wait_inside_callback(deadline);
     return help_until([this] { return ready(); }, [this] { return home_->help(); }, deadline,
                       [this, deadline] { sleep(deadline); }, [this](bool on) { home_->watch(on); },
-                      home_->carried_lately());
+                      [this, deadline] { return rest(deadline); }, home_->expected());
   }
 
   /// False, and nothing done, if the result is there already.
@@ -129,7 +129,8 @@ class future_state_base {
   static constexpr std::uint32_t in_error = 3;
   static constexpr std::uint32_t phases = 3;
   static constexpr std::uint32_t ended = 2;     // the bit that both outcomes have
-  static constexpr std::uint32_t sleepers = 4;  // beside the phase: somebody sleeps on status_
+  static constexpr std::uint32_t sleepers = 4;  // beside the phase: somebody sleeps on status_,
+  static constexpr std::uint32_t leader = 8;    // or waits for this as the leader of home_
 
   /// True for the one caller that may store an outcome and then publishes it.
   bool claim() noexcept {
@@ -142,7 +143,9 @@ class future_state_base {
   }
 
   void publish(std::uint32_t phase) noexcept {
-    if ((status_.exchange(phase, std::memory_order_acq_rel) & sleepers) != 0) futex_wake(status_, futex_scope::process);
+    const std::uint32_t before = status_.exchange(phase, std::memory_order_acq_rel);
+    if ((before & sleepers) != 0) futex_wake(status_, futex_scope::process);
+    if ((before & leader) != 0) home_->rouse();
     {
       const std::lock_guard lock(lock_);
       while (ready_observer* observer = observers_) {
@@ -172,13 +175,28 @@ class future_state_base {
     if (observer.next_ != nullptr) observer.next_->previous_ = observer.previous_;
   }
 
-  void sleep(steady_time deadline) noexcept {
+  /// Sets `mark` unless it has ended; what status_ is then.
+  std::uint32_t marked(std::uint32_t mark) noexcept {
     std::uint32_t seen = status_.load(std::memory_order_acquire);
-    while ((seen & ended) == 0 && (seen & sleepers) == 0) {
-      if (status_.compare_exchange_weak(seen, seen | sleepers, std::memory_order_acq_rel, std::memory_order_acquire))
-        seen |= sleepers;
+    while ((seen & ended) == 0 && (seen & mark) == 0) {
+      if (status_.compare_exchange_weak(seen, seen | mark, std::memory_order_acq_rel, std::memory_order_acquire))
+        seen |= mark;
     }
+    return seen;
+  }
+
+  void sleep(steady_time deadline) noexcept {
+    const std::uint32_t seen = marked(sleepers);
     if ((seen & ended) == 0) futex_wait(status_, seen, deadline, futex_scope::process);
+  }
+
+  /// As the leader, if it can be.
+  bool rest(steady_time deadline) noexcept {
+    if (!home_->lead()) return false;
+    const bool slept = (marked(leader) & ended) != 0 || home_->rest(deadline);
+    status_.fetch_and(~leader, std::memory_order_relaxed);  // what it settles itself it need not be roused for
+    home_->follow();
+    return slept;
   }
 
   // What this result waits for may be queued on this very thread, or get there only later: sleep where both are heard.
@@ -202,7 +220,7 @@ class future_state_base {
                                       return assist() || home_->help();
                                     },
                                     deadline, [&events, &seen, deadline] { events.wait(seen, deadline); },
-                                    [this](bool on) { home_->watch(on); });
+                                    [this](bool on) { home_->watch(on); }, [] { return false; });
     remove_observer(on_end);
     return in_time;
   }

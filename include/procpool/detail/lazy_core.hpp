@@ -139,7 +139,7 @@ class lazy_core {
           return home_->help();
         },
         deadline, [this, &seen, deadline] { job_->events.wait(seen, deadline); }, [this](bool on) { home_->watch(on); },
-        home_->carried_lately());
+        [] { return false; }, home_->expected());
   }
 
   std::size_t room() const noexcept { return buffersize_ - (taken_ - yielded_); }

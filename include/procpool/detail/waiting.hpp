@@ -13,15 +13,24 @@
 
 namespace procpool::detail {
 
+/// What lets a thread that waits expect to wait longer than for a worker that is at work.
+struct look_ahead {
+  std::size_t copied = 0;  ///< bytes that workers are likely to copy meanwhile
+  steady_time woken{};     ///< when a worker that slept was woken last
+};
+
 /// Waits until `done()`; false if the deadline passed first. `help()` does of the awaited work what this thread can do
 /// and says whether there was some; `sleep()` blocks until something may have changed or the deadline has passed.
 /// A tiny task is back within microseconds, so this thread looks for its result itself before it sleeps, and says so:
-/// `watch(true)` before it looks, `watch(false)` before it sleeps or goes on. `copied`: the bytes that workers are likely
-/// to copy before it is done.
-template <class Done, class Help, class Sleep, class Watch>
-bool help_until(Done&& done, Help&& help, steady_time deadline, Sleep&& sleep, Watch watch, std::size_t copied = 0) {
+/// `watch(true)` before it looks, `watch(false)` before it sleeps or goes on. `rest()` is a sleep while it watches, false if
+/// that cannot be.
+template <class Done, class Help, class Sleep, class Watch, class Rest>
+bool help_until(Done&& done, Help&& help, steady_time deadline, Sleep&& sleep, Watch watch, Rest&& rest,
+                look_ahead expected = {}) {
   constexpr std::chrono::microseconds spinning{2};
-  const auto yielding = std::chrono::microseconds(50) + time_to_copy(copied);
+  constexpr std::chrono::microseconds yielding{50};
+  constexpr std::chrono::microseconds waking_up{100};  // another processor that sleeps, most times
+  const auto usual = yielding + time_to_copy(expected.copied);
   struct watching {
     explicit watching(Watch& tell) : tell_(tell) { tell_(true); }
     watching(const watching&) = delete;
@@ -32,6 +41,7 @@ bool help_until(Done&& done, Help&& help, steady_time deadline, Sleep&& sleep, W
   if (done()) return true;
   std::optional<watching> looking(std::in_place, watch);
   steady_time start = std::chrono::steady_clock::now();
+  const steady_time awake = expected.woken + waking_up;
   for (;;) {
     const bool helped = help();
     if (done()) return true;
@@ -41,9 +51,9 @@ bool help_until(Done&& done, Help&& help, steady_time deadline, Sleep&& sleep, W
       start = now;
     } else if (now - start < spinning) {
       cpu_pause();
-    } else if (now - start < yielding) {
+    } else if (now - start < usual || now < awake) {
       ::sched_yield();
-    } else {
+    } else if (!rest()) {
       looking.reset();
       sleep();
       if (done()) return true;

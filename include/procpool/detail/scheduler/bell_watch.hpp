@@ -11,9 +11,10 @@
 
 namespace procpool::detail {
 
-/// Whether workers are to ring when they publish: only while the collector sleeps, something is expected, and no other
-/// thread looks at the lanes all the time. Each sleep of the collector is a turn with a number of its own, and a worker
-/// rings once a turn.
+/// Whether workers are to ring when they publish, and for whom: for the leader (engine::lead), while it sleeps; else for
+/// the collector, while it sleeps and something is expected; and not at all while a thread looks at the lanes all the time.
+/// Each such sleep is a turn with a number of its own, even for the collector, odd for the leader, and a worker rings once
+/// a turn.
 template <worker_transport Workers>
 class bell_watch {
  public:
@@ -22,13 +23,26 @@ class bell_watch {
   /// The collector is about to look at the lanes for the last time before it sleeps.
   void fall_asleep() noexcept {
     const std::lock_guard lock(mutex_);
-    turn_ += turn_ == ~std::uint32_t{0} ? 2 : 1;  // 0 says that nobody sleeps
-    asleep_ = true;
-    if (watchers_ == 0) tell(turn_);
+    collector_ = next_turn(0);
+    if (watchers_ == 0 && leader_ == 0) tell(collector_);
   }
   void wake_up() noexcept {
     const std::lock_guard lock(mutex_);
-    asleep_ = false;
+    collector_ = 0;
+    if (leader_ == 0) tell(0);
+  }
+
+  /// The leader, which watches, is about to look for the last time before it sleeps. Until rise() it does not watch.
+  void rest() noexcept {
+    const std::lock_guard lock(mutex_);
+    --watchers_;
+    leader_ = next_turn(1);
+    if (watchers_ == 0) tell(leader_);
+  }
+  void rise() noexcept {
+    const std::lock_guard lock(mutex_);
+    ++watchers_;
+    leader_ = 0;
     tell(0);
   }
 
@@ -37,24 +51,34 @@ class bell_watch {
     expecting_.store(true, std::memory_order_relaxed);
     if (next == afterwards::watches) return;
     const std::lock_guard lock(mutex_);
-    if (asleep_ && watchers_ == 0) tell(turn_);
+    if (watchers_ == 0 && leader_ == 0 && collector_ != 0) tell(collector_);
   }
   /// All that was posted is settled.
   void expect_nothing() noexcept { expecting_.store(false, std::memory_order_relaxed); }
 
-  /// A thread begins, or ends, to look at the lanes all the time. True if it was the last, and the collector sleeps while
-  /// something is expected: what was published without a ring is the caller's to settle.
+  /// A thread begins, or ends, to look at the lanes all the time. True if it was the last, and whoever sleeps now is to
+  /// hear of something: what was published without a ring is the caller's to settle.
   bool watch(bool whether) noexcept {
     const std::lock_guard lock(mutex_);
     watchers_ += whether ? 1 : -1;
-    if (!asleep_ || watchers_ != (whether ? 1 : 0)) return false;
+    if (watchers_ != (whether ? 1 : 0)) return false;
+    if (whether) {
+      tell(0);
+      return false;
+    }
     // If this misses that something is expected, expect() comes later and tells.
-    const bool ring = !whether && expecting_.load(std::memory_order_relaxed);
-    tell(ring ? turn_ : 0);
-    return ring;
+    const std::uint32_t turn = leader_ != 0 ? leader_ : expecting_.load(std::memory_order_relaxed) ? collector_ : 0;
+    tell(turn);
+    return turn != 0;
   }
 
  private:
+  /// One that was not used before, or too long ago to matter; not 0, which says that nobody sleeps.
+  std::uint32_t next_turn(std::uint32_t whose) noexcept {
+    turn_ += turn_ == ~std::uint32_t{1} ? 4 : 2;
+    return turn_ + whose;
+  }
+
   /// Afterwards, whatever a worker publishes it either rings for, or whoever looks at `published` next sees it.
   void tell(std::uint32_t turn) noexcept {
     if (told_ == turn) return;
@@ -64,10 +88,11 @@ class bell_watch {
 
   Workers& workers_;
   std::atomic<bool> expecting_{false};
-  std::mutex mutex_;  ///< taken last
-  std::uint32_t turn_ = 0;
-  std::uint32_t told_ = 0;  ///< what the workers have been told last
-  bool asleep_ = false;
+  std::mutex mutex_;             ///< taken last
+  std::uint32_t turn_ = 0;       ///< the last one, less whose it was
+  std::uint32_t collector_ = 0;  ///< its turn while it sleeps, or 0
+  std::uint32_t leader_ = 0;     ///< the same
+  std::uint32_t told_ = 0;       ///< what the workers have been told last
   int watchers_ = 0;
 };
 

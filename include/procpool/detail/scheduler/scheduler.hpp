@@ -11,7 +11,6 @@
 #include <limits>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <span>
 #include <string>
 #include <system_error>
@@ -123,6 +122,21 @@ class scheduler final : public engine {
     }
   }
 
+  bool lead() noexcept override { return !led_.exchange(true, std::memory_order_acquire); }
+  void follow() noexcept override { led_.store(false, std::memory_order_release); }
+  bool rest(steady_time deadline) noexcept override {
+    const visitors::visit here(leaders_);
+    if (finished_ || role_.mine()) return false;
+    bell_.rest();
+    const bool slept = anything_published() || workers_.rest(deadline);
+    bell_.rise();
+    return slept;
+  }
+  void rouse() noexcept override {
+    const visitors::visit here(visitors_);
+    if (!finished_) workers_.rouse();
+  }
+
   void close() noexcept override {
     const std::lock_guard lock(mutex_);
     closed_ = true;
@@ -229,7 +243,8 @@ class scheduler final : public engine {
         changed_.wait_for(lock, unkillable_after, gone);
       }
       finished_ = true;
-      changed_.wait(lock, [&] { return visitors_.none(); });  // they ring the collector's bell without the lock
+      workers_.rouse();  // what the leader waits for may be no task of this pool
+      changed_.wait(lock, [&] { return visitors_.none() && leaders_.none(); });  // they use bells without the lock
     }
     if (collector_.joinable()) {
       workers_.wake();
@@ -297,7 +312,11 @@ class scheduler final : public engine {
   void wake(leftovers& done) noexcept {
     std::sort(done.to_wake.begin(), done.to_wake.end());
     done.to_wake.erase(std::unique(done.to_wake.begin(), done.to_wake.end()), done.to_wake.end());
-    for (const std::size_t i : done.to_wake) workers_.at(i).wake();
+    bool any_slept = false;
+    for (const std::size_t i : done.to_wake) {
+      if (workers_.at(i).wake()) any_slept = true;
+    }
+    if (any_slept) woken();
     done.to_wake.clear();
     if (std::exchange(done.wake_collector, false)) workers_.wake();
   }
@@ -445,21 +464,9 @@ class scheduler final : public engine {
       if (!crew_[i].alive()) return;
       lost = table_.take_started(i, done);
       because = crew_[i].killed_because;
-      if (!lost.empty()) report = report_of(i);
+      if (!lost.empty()) report = report_of(workers_.at(i));
     }
-    for (auto& [what, why] : lost) {
-      reply how;
-      how.error =
-          why ? error_of(*what.target, what.first, *why, {}) : end.error(*what.target, what.first, because, report);
-      what.target->settle(what.first, how);
-    }
-  }
-
-  /// Null if there is no memory for it: less is told then.
-  std::shared_ptr<const crash_report> report_of(std::size_t i) const noexcept try {
-    return std::make_shared<const crash_report>(workers_.at(i).report());
-  } catch (const std::bad_alloc&) {
-    return nullptr;
+    settle_lost(lost, end, because, report);
   }
 
   void hung_up(std::size_t i) noexcept {
@@ -574,11 +581,13 @@ class scheduler final : public engine {
   std::condition_variable changed_;  ///< workers or counts have changed
 
   bell_watch<Workers> bell_{workers_};
-  /// Threads inside submit(), cancel(), terminate(): the lanes stay while there are any.
+  /// Threads inside submit(), cancel(), terminate(), rouse(): the lanes stay while there are any.
   visitors visitors_{closed_, mutex_, changed_};
-  steady_time planned_{};            ///< when the collector means to look again
-  bool serving_ = false;             ///< the workers have all started once
-  std::atomic<bool> closed_{false};  ///< changes under mutex_
+  visitors leaders_{closed_, mutex_, changed_};  ///< the same of rest(), which nobody waits for to end by itself
+  steady_time planned_{};                        ///< when the collector means to look again
+  std::atomic<bool> led_{false};                 ///< a thread is the leader
+  bool serving_ = false;                         ///< the workers have all started once
+  std::atomic<bool> closed_{false};              ///< changes under mutex_
   bool terminated_ = false;
   bool broken_ = false;
   bool lost_ = false;                  ///< under role_

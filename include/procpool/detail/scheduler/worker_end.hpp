@@ -13,8 +13,10 @@
 #include <string>
 #include <utility>
 
+#include <procpool/detail/bookkeeping.hpp>
 #include <procpool/detail/crash_report.hpp>
 #include <procpool/detail/job.hpp>
+#include <procpool/detail/scheduler/leftovers.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
@@ -58,5 +60,17 @@ struct worker_end {
     return std::current_exception();
   }
 };
+
+/// Fails the elements that the worker took along, and those that end for a reason of their own. Arguments as of
+/// worker_end::error().
+inline void settle_lost(const bookkeeping_vector<lost_element>& lost, const worker_end& end, const char* killed_because,
+                        const std::shared_ptr<const crash_report>& report) noexcept {
+  for (const auto& [what, why] : lost) {
+    reply how;
+    how.error = why ? error_of(*what.target, what.first, *why, {})
+                    : end.error(*what.target, what.first, killed_because, report);
+    what.target->settle(what.first, how);
+  }
+}
 
 }  // namespace procpool::detail

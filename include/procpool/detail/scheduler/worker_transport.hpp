@@ -36,7 +36,7 @@ concept worker_port =
       port.settle(number, chunks);
       port.leave();
       port.request_stop(number);
-      port.wake();
+      { port.wake() } -> std::same_as<bool>;
       port.wake_in_any_case();
       port.close();
       { seen.last() } -> std::same_as<std::uint64_t>;
@@ -76,6 +76,8 @@ concept worker_transport = worker_port<typename Workers::port> &&
                              { workers.memory_for_arguments() } -> std::convertible_to<large_memory*>;
                              workers.sleep(deadline);
                              workers.wake();
+                             { workers.rest(deadline) } -> std::same_as<bool>;
+                             workers.rouse();
                              workers.depart();
                              workers.hang_up();
                              workers.release();

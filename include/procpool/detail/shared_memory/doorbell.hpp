@@ -42,4 +42,18 @@ class doorbell {
   registered_fd fd_;
 };
 
+/// What workers ring, each of which has both.
+struct worker_bells {
+  doorbell collector;
+  doorbell leader;  ///< the thread that sleeps where it hears first (bell_watch)
+
+  /// The one that a worker is to ring for this turn.
+  const doorbell& of(std::uint32_t turn) const noexcept { return turn % 2 == 0 ? collector : leader; }
+
+  void close() noexcept {
+    collector.close();
+    leader.close();
+  }
+};
+
 }  // namespace procpool::detail

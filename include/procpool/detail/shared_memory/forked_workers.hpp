@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
@@ -9,9 +10,12 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <ctime>
+#include <iterator>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -42,7 +46,7 @@ class forked_workers {
   explicit forked_workers(engine_setup setup)
       : setup_(std::move(setup)),
         region_(size(), std::min(size(), most_spare_lanes)),
-        zygote_(std::make_unique<zygote_link>(worker_plan{setup_, region_, bell_}, "/zygote")),
+        zygote_(std::make_unique<zygote_link>(worker_plan{setup_, region_, bells_}, "/zygote")),
         epoll_(unique_fd(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1"))),
         lane_of_(size()) {
     for (std::size_t lane = 0; lane != region_.layout().lanes; ++lane) {
@@ -55,7 +59,7 @@ class forked_workers {
     }
     processes_.resize(ports_.size());
     spare_lanes_.reserve(ports_.size());  // lanes come back where nothing may be thrown
-    watch(bell_.fd(), bell_tag);
+    watch(bells_.collector.fd(), bell_tag);
     watch(own_bell_.fd(), own_bell_tag);
     watch(zygote_->fd(), zygote_tag);
   }
@@ -81,7 +85,7 @@ class forked_workers {
   /// The first workers have been asked for, and this process has no thread of the pool yet: does while they start what
   /// they do not wait for. Throws std::system_error.
   void stand_by() {
-    spare_zygote_ = std::make_unique<zygote_link>(worker_plan{setup_, region_, bell_}, "/spare");
+    spare_zygote_ = std::make_unique<zygote_link>(worker_plan{setup_, region_, bells_}, "/spare");
     region_.settle_in();
     oom_.start();
     spare_zygote_->meet();
@@ -118,7 +122,7 @@ class forked_workers {
     for (std::size_t i = 0; i != count; ++i) {
       const std::uint64_t tag = happened_[i].data.u64;
       if (tag == bell_tag) {
-        bell_.answer();
+        bells_.collector.answer();
       } else if (tag == own_bell_tag) {
         own_bell_.answer();
       } else if (tag == zygote_tag) {
@@ -140,6 +144,33 @@ class forked_workers {
   }
   void wake() noexcept { own_bell_.ring(); }
 
+  /// Sleeps until a worker rings for the leader, rouse() is called, or `deadline` has passed; or for no reason. One thread
+  /// at a time. False if it cannot sleep so. As futex_wait(): no cancellation point, and keeps errno.
+  bool rest(steady_time deadline) noexcept {
+    const int kept = errno;
+    pollfd rings[] = {{bells_.leader.fd(), POLLIN, 0}, {leader_bell_.fd(), POLLIN, 0}};
+    timespec left{};
+    if (deadline != no_deadline) {
+      const auto until = std::max(deadline - std::chrono::steady_clock::now(), steady_time::duration::zero());
+      const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(until);
+      left.tv_sec = static_cast<std::time_t>(seconds.count());
+      left.tv_nsec = static_cast<long>(std::chrono::nanoseconds(until - seconds).count());
+    }
+    const long rung =
+        ::syscall(SYS_ppoll, rings, std::size(rings), deadline == no_deadline ? nullptr : &left, nullptr, 0);
+    const bool slept = rung >= 0 || errno == EINTR;
+    if (rung > 0 && rings[0].revents != 0) bells_.leader.answer();
+    if (rung > 0 && rings[1].revents != 0) leader_bell_.answer();
+    errno = kept;
+    return slept;
+  }
+  /// The thread in rest() returns, or the next that comes there.
+  void rouse() noexcept {
+    const int kept = errno;
+    leader_bell_.ring();
+    errno = kept;
+  }
+
   /// No worker is started any more: the zygotes may go when the last one has.
   void depart() noexcept {
     if (std::exchange(departing_, true)) return;
@@ -158,8 +189,9 @@ class forked_workers {
     ports_.clear();
     processes_.clear();
     epoll_.reset();
-    bell_.close();
+    bells_.close();
     own_bell_.close();
+    leader_bell_.close();
     oom_.stop();
     region_.release();
   }
@@ -278,8 +310,9 @@ class forked_workers {
 
   const engine_setup setup_;
   shared_region region_;
-  doorbell bell_;      ///< the workers'
-  doorbell own_bell_;  ///< this process's: no worker can keep it from ringing
+  worker_bells bells_;
+  doorbell own_bell_;     ///< the collector's too, but no worker can keep it from ringing
+  doorbell leader_bell_;  ///< such a one for rest()
   std::unique_ptr<zygote_link> zygote_;
   std::unique_ptr<zygote_link> spare_zygote_;  ///< runs nothing while it is that
   registered_fd epoll_;

@@ -130,8 +130,8 @@ class lane_port {
   /// Asks the element with that number to stop by itself.
   void request_stop(std::uint64_t number) noexcept { protocol::ask_to_stop(requests_, number); }
 
-  /// Makes the worker look, if it sleeps for want of something to run.
-  void wake() noexcept { protocol::wake(requests_, replies_, sleeping_for::work); }
+  /// Makes the worker look, if it sleeps for want of something to run. False if it does not.
+  bool wake() noexcept { return protocol::wake(requests_, replies_, sleeping_for::work); }
 
   /// The same whatever it says of itself: what a thread of a task has overwritten, it then says again.
   void wake_in_any_case() noexcept { protocol::wake_in_any_case(requests_); }

@@ -158,13 +158,14 @@ void tell_to_leave(Requests& requests) noexcept {
   requests.leave.store(1, std::memory_order_release);
 }
 
-/// Wakes the worker if it sleeps for `what`, which has changed.
+/// Wakes the worker if it sleeps for `what`, which has changed. False if it says that it does not.
 template <class Requests, class Replies>
-void wake(Requests& requests, const Replies& replies, sleeping_for what) noexcept {
+bool wake(Requests& requests, const Replies& replies, sleeping_for what) noexcept {
   fence(requests);
-  if (replies.asleep.load(std::memory_order_relaxed) != what) return;
+  if (replies.asleep.load(std::memory_order_relaxed) != what) return false;
   requests.wake.fetch_add(1, std::memory_order_relaxed);
   wake_sleeper(requests);
+  return true;
 }
 
 /// Wakes the worker if it sleeps, whatever it says: `asleep` may have been overwritten.

@@ -66,7 +66,7 @@ struct request_half {
 
   // What the worker looks at when it publishes.
   alignas(cache_line)
-      std::atomic<std::uint32_t> sleeping;  ///< 0: the parent looks by itself; else ring once for this value
+      std::atomic<std::uint32_t> sleeping;  ///< 0: the parent looks by itself; else ring once (worker_bells::of)
   std::atomic<std::uint64_t> taken;         ///< the highest number whose reply has been taken
   std::atomic<std::uint64_t> taken_bytes;   ///< the position in the reply ring up to which it has been read
 

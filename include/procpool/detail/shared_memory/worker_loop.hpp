@@ -36,11 +36,11 @@ namespace procpool::detail {
 class worker_loop final : result_series {
  public:
   worker_loop(const request_half& requests, reply_half& replies, std::size_t arena_bytes, int socket,
-              const doorbell& bell, growth_meter growth = growth_meter(0))
+              const worker_bells& bells, growth_meter growth = growth_meter(0))
       : requests_(requests),
         replies_(replies),
         socket_(socket),
-        bell_(bell),
+        bells_(bells),
         growth_(std::move(growth)),
         arrays_(socket, requests),
         next_slot_(requests.first_slot),
@@ -60,7 +60,7 @@ class worker_loop final : result_series {
   }
 
   /// After the state has changed: tells the parent to look, whether it sleeps or not.
-  void announce() const noexcept { bell_.ring(); }
+  void announce() const noexcept { bells_.collector.ring(); }
 
  private:
   using clock = std::chrono::steady_clock;
@@ -349,7 +349,7 @@ class worker_loop final : result_series {
     const std::uint32_t sleeping = protocol::sleeping(requests_);
     if (sleeping == 0 || sleeping == rung_) return;
     rung_ = sleeping;
-    bell_.ring();
+    bells_.of(sleeping).ring();
   }
 
   /// Room in the ring; waits until the parent has read enough of it.
@@ -379,7 +379,7 @@ class worker_loop final : result_series {
   const request_half& requests_;
   reply_half& replies_;
   int socket_;
-  const doorbell& bell_;
+  const worker_bells& bells_;
   const growth_meter growth_;
   const standard_streams streams_;
   bool outgrown_ = false;

@@ -35,7 +35,7 @@ namespace procpool::detail {
 struct worker_plan {
   const engine_setup& setup;
   shared_region& region;
-  const doorbell& bell;
+  const worker_bells& bells;
 };
 
 // ---- worker side: from fork() to _exit() --------------------------------------------------------------------------
@@ -132,7 +132,7 @@ inline void serve(const worker_plan& plan, const request_half& requests, reply_h
   flush_standard_streams();
   if (!initialized) ::_exit(EXIT_FAILURE);
   growth.start();
-  worker_loop loop(requests, replies, plan.region.layout().arena_bytes, socket, plan.bell, std::move(growth));
+  worker_loop loop(requests, replies, plan.region.layout().arena_bytes, socket, plan.bells, std::move(growth));
   replies.state.store(worker_state::ready, std::memory_order_release);
   loop.announce();
   loop.run();

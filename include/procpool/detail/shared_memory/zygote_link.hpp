@@ -122,7 +122,7 @@ class zygote_link {
     auto& registry = descriptor_registry::instance();
     auto lock = registry.freeze();
     auto zygote = [&] {
-      registry.close_all_but(std::array{plan.bell.fd(), control});
+      registry.close_all_but(std::array{plan.bells.collector.fd(), plan.bells.leader.fd(), control});
       lock.unlock();
       // No controlling terminal: what a worker writes to it in the background must not stop it (SIGTTOU).
       ::setsid();
