@@ -27,21 +27,22 @@ function(mutant name fuzzer header what instead)
 endfunction()
 
 set(port detail/shared_memory/lane_port.hpp)
+set(reader detail/shared_memory/reply_reader.hpp)
 mutant(published_unbounded lane_words detail/shared_memory/lane_protocol.hpp "seen > last || " "")
 mutant(claimed_unbounded lane_words ${port} "return std::clamp(protocol::claimed(replies_), reading_, last_);"
   "return protocol::claimed(replies_);")
-mutant(reply_of_another_number lane_replies ${port} "if (header.number != number) return std::nullopt;" "")
-mutant(series_unbounded lane_replies ${port}
+mutant(reply_of_another_number lane_replies ${reader} "if (header.number != number) return std::nullopt;" "")
+mutant(series_unbounded lane_replies ${reader}
   "header.room * header.size > ring_bytes - offset ||" "")
-mutant(reply_over_what_is_read lane_replies ${port}
-  "return reply_position_ + n - requests_.taken_bytes.load(std::memory_order_relaxed) <= ring_bytes;"
+mutant(reply_over_what_is_read lane_replies ${reader}
+  "return position_ + n - requests_.taken_bytes.load(std::memory_order_relaxed) <= ring_bytes;"
   "return n != 0;")
-mutant(series_end_unbounded lane_replies ${port} "std::min(said_end, full)" "said_end")
-mutant(small_reply_unbounded lane_replies ${port} "header.size > ring_payload || " "")
-mutant(large_reply_unbounded lane_replies ${port} "header.size > reply_bytes_ - header.arena || " "")
-mutant(large_reply_unbacked lane_replies ${port}
+mutant(series_end_unbounded lane_replies ${reader} "std::min(said_end, full)" "said_end")
+mutant(small_reply_unbounded lane_replies ${reader} "header.size > ring_payload || " "")
+mutant(large_reply_unbounded lane_replies ${reader} "header.size > reply_bytes_ - header.arena || " "")
+mutant(large_reply_unbacked lane_replies ${reader}
   "if (size > believed_size && !is_backed(data, size)) return std::nullopt;" "")
-mutant(header_fetched_twice lane_replies ${port}
+mutant(header_fetched_twice lane_replies ${reader}
   "std::memcpy(scratch_.get(), replies_.ring + offset, static_cast<std::size_t>(header.size));"
   "const_cast<reply_header&>(header).size =
       *reinterpret_cast<const volatile std::uint64_t*>(replies_.ring + offset - sizeof(header) + 8);

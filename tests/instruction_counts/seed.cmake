@@ -8,7 +8,7 @@ file(REMOVE_RECURSE "${OUT}")
 patch_header(encode_inputs.hpp "      --room;" "      WASTE(encoding, 32);\n      --room;")
 patch_header(shared_memory/lane_port.hpp "    last_ += what.count;" "    WASTE(posting, 32);\n    last_ += what.count;")
 patch_header(shared_memory/worker_loop.hpp "    result_.restart();" "    WASTE(running, 32);\n    result_.restart();")
-patch_header(shared_memory/lane_port.hpp "    reply_header header;" "    WASTE(reading, 32);\n    reply_header header;")
+patch_header(shared_memory/reply_reader.hpp "    reply_header header;" "    WASTE(reading, 32);\n    reply_header header;")
 patch_header(codec/bytes.hpp
   "    if (n != 0) std::memcpy(extend(n), from, n);"
   "    WASTE(copying, n);\n    if (n != 0) std::memcpy(extend(n), from, n);")
