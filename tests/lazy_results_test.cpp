@@ -118,10 +118,39 @@ TEST_CASE("without a buffersize a small multiple of processes and chunksize is t
   lazy<> chunked({.count = -1}, {.chunksize = 10});
   CHECK(*chunked.taken >= 2 * 2 * 10);
   CHECK(*chunked.taken <= 16 * 2 * 10);
+  lazy<> tiny({.count = -1, .together = 1000}, {.chunksize = 1});
+  CHECK(*tiny.taken > *plain.taken);
+  CHECK(*tiny.taken <= 16 * 2);
   lazy<> huge({.count = 3}, {.chunksize = static_cast<std::size_t>(-1)}, run_while_waiting);
   CHECK(rest_of(huge.results) == std::vector<int>{0, 10, 20});
   lazy<> unbounded({.count = 3}, {.buffersize = static_cast<std::size_t>(-1)}, run_while_waiting);
   CHECK(rest_of(unbounded.results) == std::vector<int>{0, 10, 20});
+}
+
+TEST_CASE("tiny inputs that are yielded fast travel together, a part of the buffer at a time",
+          "[lazy_results][chunksize]") {
+  lazy<> range({.count = -1, .together = 1000}, {.buffersize = 80, .chunksize = 1}, run_while_waiting);
+  int yielded = 0;
+  for (const int each : range.results) {
+    ++yielded;
+    CHECK(each == (yielded - 1) * 10);
+    CHECK(*range.taken <= yielded + 80);
+    if (yielded == 20'000) break;
+  }
+  const auto [least, most] = std::ranges::minmax(range.engine->chunk_sizes);
+  CHECK(least == 1);  // at first
+  CHECK(most > 1);
+  CHECK(most <= 80 / (4 * range.engine->processes()));
+}
+
+TEST_CASE("tiny inputs that are yielded slowly travel by the chunksize", "[lazy_results][chunksize]") {
+  lazy<> range({.count = 50, .together = 1000}, {.buffersize = 80, .chunksize = 2}, run_while_waiting);
+  for ([[maybe_unused]] const int each : range.results) {
+    const auto start = std::chrono::steady_clock::now();
+    while (std::chrono::steady_clock::now() - start < 100us) {
+    }
+  }
+  CHECK(range.engine->chunk_sizes == std::vector<std::size_t>(25, 2));
 }
 
 TEST_CASE("chunks are full where they can be, and what is there is sent at the end", "[lazy_results][chunksize]") {

@@ -44,12 +44,13 @@ struct script {
   int throws_at = -1;    // taking this one throws
   procpool::detail::task_code code = times_ten;
   std::function<void(int)> on_pull{};
+  std::size_t together = 1;  // inputs that cost little more than one
 };
 
 template <class R>
 class scripted final : public lazy_source<R> {
  public:
-  scripted(script what, std::shared_ptr<int> taken) : lazy_source<R>(what.code, "imap"), what_(what), taken_(taken) {
+  scripted(script what, std::shared_ptr<int> taken) : lazy_source<R>(what.code, "imap", 0, what.together), what_(what), taken_(taken) {
     this->callable.put(1000);
   }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <limits>
@@ -42,9 +43,8 @@ class lazy_core {
     const std::size_t chunksize = std::max<std::size_t>(options.chunksize, 1);
     buffersize_ = options.buffersize != 0 ? options.buffersize : default_buffersize(chunksize);
     chunksize_ = std::min(chunksize, buffersize_);
-    // Were inputs taken as soon as there is room for one, every chunk but the first few would be of one element; were
-    // there to be room for a whole chunk first, a buffer of one chunk would run dry.
-    refill_at_ = std::min(chunksize_, std::max<std::size_t>(buffersize_ / 2, 1));
+    most_ = std::max(chunksize_, std::min(source_->together(), buffersize_ / (4 * processes())));
+    take_by(chunksize_);
     job_->callable.write(source_->callable.data(), source_->callable.size());
     for (const auto& block : source_->callable.attachments()) job_->callable.attach(block);
     job_->limits = options.limits;
@@ -94,10 +94,31 @@ class lazy_core {
  private:
   std::string operation() const { return source_->operation(); }
 
+  std::size_t processes() const noexcept { return std::max<std::size_t>(home_->processes(), 1); }
+
   std::size_t default_buffersize(std::size_t chunksize) const noexcept {
-    // Twice what runs at a time would do; the rest is for tasks that differ in length.
-    const std::size_t factor = std::max<std::size_t>(home_->processes(), 1) * 4;
+    // Twice what runs at a time would do; the rest is for tasks that differ in length. What is tiny takes no memory, and
+    // costs less by fours.
+    const std::size_t factor = processes() * (source_->together() > 1 ? 16 : 4);
     return chunksize > std::numeric_limits<std::size_t>::max() / factor ? chunksize : chunksize * factor;
+  }
+
+  void take_by(std::size_t chunk) noexcept {
+    chunk_ = chunk;
+    // Were inputs taken as soon as there is room for one, every chunk but the first few would be of one element; were
+    // there to be room for a whole chunk first, a buffer of one chunk would run dry.
+    refill_at_ = std::min(chunk_, std::max<std::size_t>(buffersize_ / 2, 1));
+  }
+
+  // As long as results are yielded so fast that nobody could tell, more and more inputs travel together.
+  void adapt() noexcept {
+    if (most_ == chunksize_) return;
+    constexpr std::chrono::microseconds slow{10};  // for one element
+    const steady_time now = std::chrono::steady_clock::now();
+    const bool fast = now - adapted_ < slow * static_cast<std::int64_t>(yielded_ - yielded_then_);
+    adapted_ = now;
+    yielded_then_ = yielded_;
+    take_by(fast ? std::min(2 * chunk_, most_) : chunksize_);
   }
 
   // Goes on to the next element, or to the end. False if it was not there by the deadline: then nothing has changed,
@@ -145,11 +166,13 @@ class lazy_core {
   std::size_t room() const noexcept { return buffersize_ - (taken_ - yielded_); }
 
   void refill() {
-    if (room() >= refill_at_) fill();
+    if (room() < refill_at_) return;
+    adapt();
+    fill();
   }
 
   void fill() {
-    while (!exhausted_ && room() != 0) take_chunk(std::min(room(), chunksize_));
+    while (!exhausted_ && room() != 0) take_chunk(std::min(room(), chunk_));
   }
 
   // Takes up to `count` inputs and submits them. An input that cannot be encoded has ended already: it parts a chunk.
@@ -225,8 +248,12 @@ class lazy_core {
   const std::function<void(std::size_t, std::size_t)> progress_;
   const boost::intrusive_ptr<lazy_job<R>> job_;
   std::size_t buffersize_ = 1;
-  std::size_t chunksize_ = 1;
+  std::size_t chunksize_ = 1;  // as asked for
+  std::size_t most_ = 1;       // inputs that may travel together
+  std::size_t chunk_ = 1;      // that do now, chunksize_ or more
   std::size_t refill_at_ = 1;
+  steady_time adapted_{};          // when chunk_ was chosen,
+  std::size_t yielded_then_ = 0;   // and yielded_ then
   std::size_t taken_ = 0;          // inputs that the pool has accepted, or that ended in being encoded
   std::size_t yielded_ = 0;        // of these; taken_ - yielded_ <= buffersize_
   bool exhausted_ = false;         // no more inputs will be taken

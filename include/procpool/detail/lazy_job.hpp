@@ -11,6 +11,8 @@
 #include <utility>
 #include <variant>
 
+#include <procpool/detail/codec/encode.hpp>
+#include <procpool/detail/codec/value.hpp>
 #include <procpool/detail/event_count.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/settle.hpp>
@@ -40,6 +42,27 @@ class lazy_job final : public parted_job {
     const bool completed = ended.has_value();
     store(element, std::move(ended));
     return completed;
+  }
+
+  std::size_t settle_series(std::size_t first, std::size_t count, const std::byte* values,
+                            std::size_t size) noexcept override {
+    if constexpr (!std::is_void_v<R>) {
+      if constexpr (any_bytes_do<R>) {
+        if (size == sizeof(R) && !abandoned_.load(std::memory_order_relaxed)) {
+          {
+            const std::lock_guard lock(mutex_);
+            for (std::size_t i = 0; i != count; ++i) {
+              byte_reader bytes(values + i * size, size);
+              place_of(first + i).emplace(boost::system::in_place_value, decode<R>(bytes));
+              ++done_;
+            }
+          }
+          events.notify();
+          return count;
+        }
+      }
+    }
+    return parted_job::settle_series(first, count, values, size);
   }
 
   // ---- the reader's side: one thread at a time ----
@@ -89,8 +112,7 @@ class lazy_job final : public parted_job {
   void store(std::size_t element, outcome<R>&& ended) noexcept {
     {
       const std::lock_guard lock(mutex_);
-      // Both orders read the slots from the front: what differs is which one a result goes into.
-      slot& target = slots_[(ordered_ ? element : done_) - popped_];
+      slot& target = place_of(element);
       try {
         put(target, std::move(ended));
       } catch (...) {  // from the value's move constructor
@@ -100,6 +122,9 @@ class lazy_job final : public parted_job {
     }
     events.notify();
   }
+
+  /// Both orders read the slots from the front: what differs is which one a result goes into.
+  slot& place_of(std::size_t element) noexcept { return slots_[(ordered_ ? element : done_) - popped_]; }
 
   static void put(slot& target, outcome<R>&& ended) {
     if constexpr (!std::is_void_v<R>) {

@@ -38,19 +38,21 @@ class lazy_source {
 
   task_code code() const noexcept { return code_; }
   std::uint32_t series_size() const noexcept { return series_size_; }
+  std::size_t together() const noexcept { return together_; }
   const char* operation() const noexcept { return operation_; }
 
   /// The encoded callable; complete before the range is made.
   heap_writer callable;
 
  protected:
-  /// `series_size`: as that of a parted_job.
-  lazy_source(task_code run, const char* called, std::uint32_t series_size = 0) noexcept
-      : code_(run), series_size_(series_size), operation_(called) {}
+  /// `series_size`: as that of a parted_job. `together`: so many inputs cost little more than one to send and to run.
+  lazy_source(task_code run, const char* called, std::uint32_t series_size = 0, std::size_t together = 1) noexcept
+      : code_(run), series_size_(series_size), together_(together), operation_(called) {}
 
  private:
   const task_code code_;
   const std::uint32_t series_size_;
+  const std::size_t together_;
   const char* const operation_;
 };
 

@@ -148,11 +148,14 @@ auto submit_call(const engine_ptr& home, const call_options& options, const char
   return make_future<result>(future_state_ptr<result>(one.get()));
 }
 
+/// chunk_sizes::together of a task.
+template <class Task>
+inline constexpr std::size_t together = Task::series_size == 0 ? 1 : elements_together(sizeof(typename Task::arriving));
+
 /// The inputs of a batch, encoded: block by block where they are numbers of one kind, else element by element.
 template <class Task, class Range>
 encoded_inputs encode_batch(Range& in, std::size_t chunksize, std::size_t processes, bool keep_refused) {
-  const chunk_sizes sizes{chunksize, processes,
-                          Task::series_size == 0 ? 1 : elements_together(sizeof(typename Task::arriving))};
+  const chunk_sizes sizes{chunksize, processes, together<Task>};
   if constexpr (Task::template sent_as_they_are<Range>) {
     using number = element_of<Range>;
     return encode_uniform_inputs(in, sizes, sizeof(number), [](std::byte* to, auto& from, std::size_t n) {
@@ -226,7 +229,7 @@ class range_source final : public lazy_source<typename Task::result_type> {
  public:
   template <class F, class Range>
   range_source(const char* operation, const F& fn, Range&& range)
-      : lazy_source<typename Task::result_type>(Task::code, operation, Task::series_size),
+      : lazy_source<typename Task::result_type>(Task::code, operation, Task::series_size, together<Task>),
         view_(std::views::all(std::forward<Range>(range))) {
     Task::encode_callable(this->callable, fn);
   }

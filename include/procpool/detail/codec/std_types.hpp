@@ -69,8 +69,8 @@ std::size_t first_room(In& in, std::size_t length) {
 
 /// Whether elements of T lie one after the other as in a vector: aligned, so that they are copied once.
 template <class T>
-inline constexpr bool copied_at_once = route_of<T> == route::by_bytes && !has_invalid_representations<T> &&
-                                       alignof(T) <= payload_alignment && std::is_copy_constructible_v<T>;
+inline constexpr bool copied_at_once =
+    any_bytes_do<T> && alignof(T) <= payload_alignment && std::is_copy_constructible_v<T>;
 
 template <class Container, class T, class Out>
 void put_run(Out& out, const T* elements, std::size_t count) {

@@ -205,6 +205,10 @@ void check_representation(const void* bytes) {
 template <class T>
 inline constexpr bool has_invalid_representations = std::is_same_v<T, bool> || std::is_pointer_v<T>;
 
+/// Whether any sizeof(T) bytes are an encoded T.
+template <class T>
+inline constexpr bool any_bytes_do = route_of<T> == route::by_bytes && !has_invalid_representations<T>;
+
 template <class T>
 struct codec<T, route::by_bytes> {
   template <class Out>

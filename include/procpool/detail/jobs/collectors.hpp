@@ -29,7 +29,7 @@ class slots {
   /// The same for `count` values from `first` on, given by their bytes, any of which are values.
   static constexpr bool takes_bytes = [] {
     if constexpr (in_place) {
-      return route_of<R> == route::by_bytes && !has_invalid_representations<R>;
+      return any_bytes_do<R>;
     } else {
       return false;
     }
