@@ -141,6 +141,29 @@ TEST_CASE("a pool works on a kernel that cannot populate memory", "[process_pool
         }) == "");
 }
 
+TEST_CASE("results are read while those behind them are not there, nor memory for them", "[process_pool][restricted]") {
+  if (!can_refuse()) return;
+  resources_unchanged guard;
+  CHECK(in_child([]() -> std::string {
+          refuse(SYS_madvise, EPERM, populate_write);
+          const gate read;
+          process_pool pool{1};
+          constexpr int count = 2000;
+          auto results = pool.with({.buffersize = count})
+                             .imap(
+                                 [read = read.in_task()](int x) {
+                                   if (x == 100) read.pass();
+                                   return 2 * x;
+                                 },
+                                 std::views::iota(0, count), count);
+          for (int i = 0; i != count; ++i) {
+            if (i == 100) read.open();
+            if (results.next(20s) != 2 * i) return "wrong result";
+          }
+          return "";
+        }) == "");
+}
+
 TEST_CASE("memory that is full is an error of the task", "[process_pool][restricted]") {
   if (!can_refuse()) return;
   resources_unchanged guard;

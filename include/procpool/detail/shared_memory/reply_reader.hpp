@@ -72,6 +72,9 @@ class reply_reader {
         const std::uint64_t place = number - series_.first;
         const auto count = static_cast<std::size_t>(std::min(most, end - number));
         const worker_reply slice{reply_kind::value, series_.results + place * series_.size, series_.size, false, count};
+        // What lies behind these may not have been written yet.
+        if (!ring_backed(static_cast<std::size_t>(slice.data - replies_.ring) + count * slice.size))
+          return std::nullopt;
         if (place + count == series_.room) end_series();
         return slice;
       }
@@ -151,8 +154,7 @@ class reply_reader {
     const std::size_t offset = position_ % ring_bytes + sizeof(header);
     if (header.size == 0 || header.size > series_bytes || header.room == 0 ||
         header.room > series_bytes / header.size || header.room * header.size > ring_bytes - offset ||
-        !may_be_written(sizeof(header) + static_cast<std::size_t>(header.room * header.size)) ||
-        !ring_backed(offset + static_cast<std::size_t>(header.room * header.size))) {
+        !may_be_written(sizeof(header) + static_cast<std::size_t>(header.room * header.size))) {
       return false;
     }
     series_ = {header.number, header.room, static_cast<std::size_t>(header.size), replies_.ring + offset};
