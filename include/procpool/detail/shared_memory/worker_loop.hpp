@@ -73,7 +73,8 @@ class worker_loop final : result_series {
       const std::uint64_t number = published_ + 1;
       if (!protocol::allowed(requests_, number) && !wait_for(number)) return;
       // Before the claim, as a death meanwhile is to cost nothing. Whether a chunk begins is certain behind it.
-      if (to_ring_ && protocol::begins(requests_, next_slot_, number) && runs_low(number)) ring_for_chunk();
+      if (to_ring_ && (short_of_room() || (protocol::begins(requests_, next_slot_, number) && runs_low(number))))
+        ring_for_chunk();
       if (!protocol::claim(requests_, replies_, number)) continue;
       if (busy_since_ == 0) busy();
       hear_of_arrays();
@@ -341,6 +342,8 @@ class worker_loop final : result_series {
     }
     return number >= middle_;
   }
+  /// While more than half of the ring is to be read, a result may find no room there.
+  bool short_of_room() const noexcept { return ring_.head() - protocol::taken_bytes(requests_) > ring_bytes / 2; }
   /// For what has been published of a chunk whose elements are awaited together.
   void ring_for_chunk() noexcept {
     if (std::exchange(to_ring_, false)) ring();
@@ -356,7 +359,7 @@ class worker_loop final : result_series {
   std::byte* place(std::size_t n) {
     const auto fits = [&] { return ring_.fits(n, protocol::taken_bytes(requests_)); };
     if (!fits()) {
-      ring_for_chunk();
+      ring_for_chunk();  // where the ring has found little memory
       sleep_until(fits, sleeping_for::room);
     }
     const std::uint64_t before = ring_.head();
