@@ -3,20 +3,38 @@
 
 #include <cstddef>
 #include <memory>
+#include <type_traits>
 #include <utility>
 
 #include <procpool/detail/engine.hpp>
 #include <procpool/detail/future_state.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/settle.hpp>
+#include <procpool/detail/slab_allocated.hpp>
 #include <procpool/outcome.hpp>
 
 namespace procpool::detail {
 
+/// Where a call_job<R> lies: in a slab, unless R is large, or aligned like few.
+struct outside_slabs {};
+template <class R, class Job>
+consteval auto place_of_call() {
+  if constexpr (std::is_void_v<R>) {
+    return std::type_identity<slab_allocated<Job>>();
+  } else if constexpr (sizeof(R) <= 128 && alignof(R) <= alignof(std::max_align_t)) {
+    return std::type_identity<slab_allocated<Job>>();
+  } else {
+    return std::type_identity<outside_slabs>();
+  }
+}
+
 /// One call, with all that it is made of, and the future of its result. `bytes` are filled before it is submitted: the
 /// callable, then the arguments.
 template <class R>
-class call_job final : public future_state<R>, public job, public encoded_arguments {
+class call_job final : public future_state<R>,
+                       public job,
+                       public encoded_arguments,
+                       public decltype(place_of_call<R, call_job<R>>())::type {
  public:
   call_job(std::shared_ptr<engine> home, task_code run_by, const char* called)
       : future_state<R>(std::move(home)), job(run_by, called), encoded_arguments(0) {}
