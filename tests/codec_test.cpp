@@ -9,6 +9,7 @@
 #include <atomic>
 #include <chrono>
 #include <complex>
+#include <cstdint>
 #include <cstring>
 #include <deque>
 #include <forward_list>
@@ -17,6 +18,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <queue>
 #include <random>
@@ -226,6 +228,19 @@ TEST_CASE("the standard library's types travel, empty, with one element and with
   const auto array = round_trip(std::valarray<double>{1, 2, 3});
   CHECK((array.size() == 3 && array[2] == 3));
   damage(std::valarray<double>{1, 2, 3});
+}
+
+TEST_CASE("what is copied piece by piece arrives whole", "[codec]") {
+  using three_bytes = std::array<char, 3>;  // of which no number fills a piece
+  const auto size = GENERATE(std::size_t{0}, std::size_t{1}, 4 * copied_at_a_time - 1) + copied_at_a_time;
+  std::vector<three_bytes> threes(size / sizeof(three_bytes));
+  for (std::size_t i = 0; i != threes.size(); ++i) {
+    threes[i] = {static_cast<char>(i), static_cast<char>(i >> 8), static_cast<char>(i >> 16)};
+  }
+  CHECK((round_trip(threes) == threes));
+  std::vector<std::uint64_t> words(size / sizeof(std::uint64_t));
+  std::iota(words.begin(), words.end(), 1);
+  CHECK((round_trip(words) == words));
 }
 
 TEST_CASE("smart pointers travel with what they point to", "[codec]") {

@@ -13,5 +13,5 @@ patch_header(shared_memory/worker_loop.hpp "    result += result_size_;" "    WA
 patch_header(shared_memory/reply_reader.hpp "    reply_header header;" "    WASTE(reading, 32);\n    reply_header header;")
 patch_header(shared_memory/reply_reader.hpp "        return slice;" "        WASTE(reading, 32 * count);\n        return slice;")
 patch_header(codec/bytes.hpp
-  "    if (n != 0) std::memcpy(extend(n), from, n);"
-  "    WASTE(copying, n);\n    if (n != 0) std::memcpy(extend(n), from, n);")
+  "    if (n != 0) copy_bytes("
+  "    WASTE(copying, n);\n    if (n != 0) copy_bytes(")

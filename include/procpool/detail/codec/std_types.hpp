@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <procpool/detail/codec/value.hpp>
+#include <procpool/detail/posix/huge_pages.hpp>
 
 namespace procpool::detail {
 
@@ -130,7 +131,15 @@ struct codec<std::vector<T, A>, route::by_parts> {
     type value;
     if constexpr (copied_at_once<T>) {
       const auto [elements, count] = get_run<type, T>(in);
-      value.assign(elements, elements + count);
+      if (count * sizeof(T) <= copied_at_a_time) {
+        value.assign(elements, elements + count);
+      } else {
+        value.reserve(count);
+        if (count * sizeof(T) >= mapped_apart) prefer_huge_pages(value.data(), count * sizeof(T));
+        constexpr std::size_t piece = std::max<std::size_t>(copied_at_a_time / sizeof(T), 1);
+        for (std::size_t at = 0; at < count; at += piece)
+          value.insert(value.end(), elements + at, elements + std::min(at + piece, count));
+      }
     } else {
       [[maybe_unused]] const auto level = in.deeper();
       const std::size_t count = get_length<type>(in, least_bytes<T>());
