@@ -13,7 +13,7 @@
 //
 // holds HALTS: the worker may stop without news
 // holds TWO_WATCHERS: two threads look for their results themselves, of two elements and with one death
-// nightly WATCHERS=2: two threads look for their results themselves
+// nightly WATCHERS=2 T=3 K=2: two threads look for their results themselves
 //
 // bug NO_FENCE_WORKER: no fence between publishing and looking whether the collector sleeps
 // bug NO_FENCE_COLLECTOR: no fence between saying that the collector sleeps and looking again
