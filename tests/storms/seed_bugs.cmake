@@ -22,9 +22,9 @@ seed(scheduler/task_table.hpp
   "seeded_bug(\"a death fails what waits\") ? port.last()\n\
         : std::max(std::min(port.claimed(), settled + 1), under.number)"
 )
-seed(scheduler/scheduler.hpp
-  "for (auto& [what, why] : lost) {"
-  "for (auto& [what, why] : lost) {\n      if (seeded_bug(\"lost task never ends\")) continue;"
+seed(scheduler/worker_end.hpp
+  "for (const auto& [what, why] : lost) {"
+  "for (const auto& [what, why] : lost) {\n    if (seeded_bug(\"lost task never ends\")) continue;"
 )
 # What it had published is not read first.
 seed(scheduler/scheduler.hpp
