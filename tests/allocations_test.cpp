@@ -10,6 +10,7 @@
 
 #include "support/counting_malloc.hpp"
 #include "support/one_thread.hpp"
+#include "support/sanitizers.hpp"
 #include "support/tasks.hpp"
 
 using namespace procpool;
@@ -51,18 +52,23 @@ TEST_CASE("map asks for memory for chunks, and not for elements", "[allocations]
 TEST_CASE("apply, apply_async and imap ask for memory for several tasks at a time", "[allocations]") {
   process_pool<support::one_thread> pool{2};
   constexpr int tasks = 1000;
+#if defined(PROCPOOL_TEST_ASAN)
+  constexpr int most = 2 * tasks;  // each lies for itself (slab_allocated)
+#else
+  constexpr int most = tasks / 4;
+#endif
   CHECK(allocations_of([&] {
           for (int i = 0; i != tasks; ++i) pool.apply(support::twice, i);
-        }) <= tasks / 4);
+        }) <= most);
   std::vector<future<int>> futures;
   futures.reserve(tasks);
   CHECK(allocations_of([&] {
           for (int i = 0; i != tasks; ++i) futures.push_back(pool.apply_async(support::twice, i));
           for (future<int>& each : futures) each.get();
           futures.clear();
-        }) <= tasks / 4);
+        }) <= most);
   CHECK(allocations_of([&] {
           for ([[maybe_unused]] const int each : pool.imap(support::twice, std::views::iota(0, tasks))) {
           }
-        }) <= tasks);
+        }) <= 2 * tasks);  // where they are yielded too slowly to travel together
 }
