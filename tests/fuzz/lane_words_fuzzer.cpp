@@ -237,7 +237,8 @@ class lane_under_attack {
     require(claimed >= port_.settled() && claimed <= port_.last(), "claimed() outside of what is posted");
     if (!port_.take_back(keep, back)) {
       require(back.empty(), "take_back() failed, and took");
-      return port_.wake();
+      port_.wake();
+      return;
     }
     if (kept < lane_.size()) {
       check_back(back, kept);
