@@ -544,6 +544,40 @@ TEST_CASE("replies are looked for only where the ring has memory", "[lane]") {
   port.take_all(left, left);
 }
 
+TEST_CASE("a series does not go on behind the ring", "[lane]") {
+  shared_region region(1);
+  lane_port port(region, 0);
+  auto [ours, theirs] = make_message_sockets();
+  port.reset(0, registered_fd(std::move(ours)));
+  counting_job job(twice);
+  const auto post = [&](std::uint64_t i) {
+    chunk what = chunk_of(job, i, i);
+    REQUIRE(port.post(what) == post_result::posted);
+  };
+  reply_half& replies = region.replies(0);
+  std::memset(replies.ring, 0, ring_bytes);  // all of it has memory
+  const std::size_t behind = 64;             // what is left of the ring
+  std::uint64_t number = 0;
+  for (std::size_t at = 0; at != ring_bytes - behind;) {
+    const std::size_t size = std::min(ring_payload, ring_bytes - behind - at - sizeof(reply_header));
+    post(number++);
+    const reply_header header{number, size, 0, static_cast<std::uint32_t>(reply_kind::value), 0};
+    std::memcpy(replies.ring + at, &header, sizeof(header));
+    REQUIRE(port.next_reply(number).has_value());
+    std::vector<chunk> through;
+    port.settle(number, through);
+    port.taken(number);
+    at += sizeof(header) + size;
+  }
+  const auto room = GENERATE(as<std::uint32_t>{}, 4, 5);
+  post(number++);
+  const reply_header header{number, 8, 0, static_cast<std::uint32_t>(reply_kind::series), room};
+  std::memcpy(replies.ring + ring_bytes - behind, &header, sizeof(header));
+  CHECK(port.next_reply(number).has_value() == (room == 4));
+  std::vector<chunk> left;
+  port.take_all(left, left);
+}
+
 TEST_CASE("what lies at the start of the ring ends before what has not been taken", "[lane]") {
   shared_region region(1);
   lane_port port(region, 0);

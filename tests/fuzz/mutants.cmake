@@ -32,8 +32,6 @@ mutant(published_unbounded lane_words detail/shared_memory/lane_protocol.hpp "se
 mutant(claimed_unbounded lane_words ${port} "return std::clamp(protocol::claimed(replies_), reading_, last_);"
   "return protocol::claimed(replies_);")
 mutant(reply_of_another_number lane_replies ${reader} "if (header.number != number) return std::nullopt;" "")
-mutant(series_unbounded lane_replies ${reader}
-  "header.room * header.size > ring_bytes - offset ||" "")
 mutant(reply_over_what_is_read lane_replies ${reader}
   "return position_ + n - requests_.taken_bytes.load(std::memory_order_relaxed) <= ring_bytes;"
   "return n != 0;")

@@ -161,12 +161,12 @@ class zygote_process {
   }
 
   void spawn(const zygote_request& request, int socket) noexcept {
-    // A descriptor that finds no room here is dropped without an error (unix(7), MSG_CTRUNC).
-    if (socket < 0) errno = EMFILE;
     // When memory runs out, the kernel should end a worker before it ends the application. The workers inherit it from this
     // process, which is as close to its end itself until all that are to be started now have been.
     if (socket >= 0) score_.raise(500);
     if (!std::exchange(prepared_, true)) prepare_for_workers();  // one that stands by may never need it
+    // A descriptor that finds no room here is dropped without an error (unix(7), MSG_CTRUNC).
+    if (socket < 0) errno = EMFILE;
     const pid_t pid = socket < 0 ? -1 : ::fork();
     if (pid == 0) {
       ::close(control_);
