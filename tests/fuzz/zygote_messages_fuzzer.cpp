@@ -288,8 +288,13 @@ struct reap_member {
   using type = void (zygote_process::*)() noexcept;
   friend type member_of(reap_member);
 };
+struct prepared_member {
+  using type = bool zygote_process::*;
+  friend type member_of(prepared_member);
+};
 template struct revealed<obey_member, &zygote_process::obey>;
 template struct revealed<reap_member, &zygote_process::reap>;
+template struct revealed<prepared_member, &zygote_process::prepared_>;
 
 class zygote_side {
  public:
@@ -298,6 +303,7 @@ class zygote_side {
   void run(fuzz::input& in) {
     pretended = {true, &in, first_pretended, {}};
     zygote_process zygote(worker_plan{setup_, region_, bells_}, ends_.second.get(), -1);
+    zygote.*member_of(prepared_member()) = true;  // this process needs its signal handlers
     for (int n = 0; !in.empty() && n != 24; ++n) {
       switch (in.below(4)) {
         case 0:
