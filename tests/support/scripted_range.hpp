@@ -50,7 +50,8 @@ struct script {
 template <class R>
 class scripted final : public lazy_source<R> {
  public:
-  scripted(script what, std::shared_ptr<int> taken) : lazy_source<R>(what.code, "imap", 0, what.together), what_(what), taken_(taken) {
+  scripted(script what, std::shared_ptr<int> taken)
+      : lazy_source<R>(what.code, "imap", 0, what.together), what_(what), taken_(taken) {
     this->callable.put(1000);
   }
 

@@ -42,7 +42,7 @@ inline constexpr std::size_t block_elements = 1024;
 
 /// How many elements travel in one chunk.
 struct chunk_sizes {
-  std::size_t asked = 0;      ///< by the caller; 0: left open
+  std::size_t asked = 0;  ///< by the caller; 0: left open
   std::size_t processes = 1;
   /// So many cost little more than one, whatever was asked for: of those that a worker may run in one go a block, else 1.
   /// What waits behind a slow one is taken back all the same, element by element.
@@ -108,7 +108,8 @@ template <std::ranges::input_range Range, class Encode>
 encoded_inputs encode_inputs(Range&& range, const chunk_sizes& sizes, bool keep_refused, Encode encode) {
   encoded_inputs all;
   std::size_t chunksize = 0;
-  if constexpr (std::ranges::sized_range<Range>) chunksize = sizes.of(static_cast<std::size_t>(std::ranges::size(range)));
+  if constexpr (std::ranges::sized_range<Range>)
+    chunksize = sizes.of(static_cast<std::size_t>(std::ranges::size(range)));
   std::size_t room = 0;  // in the last chunk
   inputs_ptr block;      // of the last chunk, and of those before it while they are small
   for (auto&& element : range) {
