@@ -168,6 +168,18 @@ class lane_under_test {
   lane_port port{region_, 0};
 };
 
+/// A lane whose worker the test plays itself.
+struct lane_without_worker {
+  lane_without_worker() {
+    auto [ours, theirs] = make_message_sockets();
+    worker_socket = std::move(theirs);
+    port.reset(0, registered_fd(std::move(ours)));
+  }
+  shared_region region{1};
+  lane_port port{region, 0};
+  unique_fd worker_socket{};
+};
+
 bool rung(const doorbell& bell, int milliseconds) {
   pollfd wanted{bell.fd(), POLLIN, 0};
   return ::poll(&wanted, 1, milliseconds) == 1;
@@ -410,10 +422,8 @@ TEST_CASE("what a chunk needs and an empty lane does not have is told apart from
 }
 
 TEST_CASE("a worker that is slow to take arrays in is not taken for one that never has room", "[lane]") {
-  shared_region region(1);
-  lane_port port(region, 0);
-  auto [ours, theirs] = make_message_sockets();
-  port.reset(0, registered_fd(std::move(ours)));
+  lane_without_worker lane;
+  auto& [region, port, socket] = lane;
   counting_job job(twice);
   const auto post = [&] {
     inputs_ptr arguments(new inputs);
@@ -469,10 +479,8 @@ TEST_CASE("a size that only a header claims costs no memory", "[lane]") {
 }
 
 TEST_CASE("replies that cannot be are refused", "[lane]") {
-  shared_region region(1);
-  lane_port port(region, 0);
-  auto [ours, theirs] = make_message_sockets();
-  port.reset(0, registered_fd(std::move(ours)));
+  lane_without_worker lane;
+  auto& [region, port, socket] = lane;
   counting_job job(twice);
   chunk what = chunk_of(job, 0, std::uint64_t{1});
   REQUIRE(port.post(what) == post_result::posted);
@@ -524,10 +532,8 @@ TEST_CASE("replies that cannot be are refused", "[lane]") {
 }
 
 TEST_CASE("replies are looked for only where the ring has memory", "[lane]") {
-  shared_region region(1);
-  lane_port port(region, 0);
-  auto [ours, theirs] = make_message_sockets();
-  port.reset(0, registered_fd(std::move(ours)));
+  lane_without_worker lane;
+  auto& [region, port, socket] = lane;
   counting_job job(twice);
   chunk what = chunk_of(job, 0, std::uint64_t{1}, std::uint64_t{2});
   REQUIRE(port.post(what) == post_result::posted);
@@ -545,10 +551,8 @@ TEST_CASE("replies are looked for only where the ring has memory", "[lane]") {
 }
 
 TEST_CASE("a series does not go on behind the ring", "[lane]") {
-  shared_region region(1);
-  lane_port port(region, 0);
-  auto [ours, theirs] = make_message_sockets();
-  port.reset(0, registered_fd(std::move(ours)));
+  lane_without_worker lane;
+  auto& [region, port, socket] = lane;
   counting_job job(twice);
   const auto post = [&](std::uint64_t i) {
     chunk what = chunk_of(job, i, i);
@@ -579,10 +583,8 @@ TEST_CASE("a series does not go on behind the ring", "[lane]") {
 }
 
 TEST_CASE("what lies at the start of the ring ends before what has not been taken", "[lane]") {
-  shared_region region(1);
-  lane_port port(region, 0);
-  auto [ours, theirs] = make_message_sockets();
-  port.reset(0, registered_fd(std::move(ours)));
+  lane_without_worker lane;
+  auto& [region, port, socket] = lane;
   counting_job job(twice);
   chunk what = chunk_of(job, 0, std::uint64_t{1}, std::uint64_t{2});
   REQUIRE(port.post(what) == post_result::posted);
@@ -605,10 +607,8 @@ TEST_CASE("what lies at the start of the ring ends before what has not been take
 }
 
 TEST_CASE("what is being read is not taken back, whatever the worker says by then", "[lane]") {
-  shared_region region(1);
-  lane_port port(region, 0);
-  auto [ours, theirs] = make_message_sockets();
-  port.reset(0, registered_fd(std::move(ours)));
+  lane_without_worker lane;
+  auto& [region, port, socket] = lane;
   counting_job job(twice);
   chunk what = chunk_of(job, 0, std::uint64_t{1}, std::uint64_t{2}, std::uint64_t{3}, std::uint64_t{4});
   REQUIRE(port.post(what) == post_result::posted);
