@@ -19,6 +19,7 @@
 #include <procpool/lazy_results.hpp>
 
 #include "fake_engine.hpp"
+#include "support/sanitizers.hpp"
 #include "support/scripted_range.hpp"
 
 using namespace std::chrono_literals;
@@ -139,7 +140,9 @@ TEST_CASE("tiny inputs that are yielded fast travel together, a part of the buff
   CHECK(good);
   const auto [least, most] = std::ranges::minmax(range.engine->chunk_sizes);
   CHECK(least == 1);  // at first
+#if !defined(PROCPOOL_TEST_ASAN) && !defined(PROCPOOL_TEST_TSAN)  // which may be slow
   CHECK(most > 1);
+#endif
   CHECK(most <= 80 / (4 * range.engine->processes()));
 }
 

@@ -18,6 +18,7 @@
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
+#include <procpool/detail/chunk_pace.hpp>
 #include <procpool/detail/engine.hpp>
 #include <procpool/detail/lazy_job.hpp>
 #include <procpool/detail/lazy_source.hpp>
@@ -42,9 +43,7 @@ class lazy_core {
     home_->submit({});  // refused, like anything, by a pool that is closed: before an input is taken
     const std::size_t chunksize = std::max<std::size_t>(options.chunksize, 1);
     buffersize_ = options.buffersize != 0 ? options.buffersize : default_buffersize(chunksize);
-    chunksize_ = std::min(chunksize, buffersize_);
-    most_ = std::max(chunksize_, std::min(source_->together(), buffersize_ / (4 * processes())));
-    take_by(chunksize_);
+    pace_ = chunk_pace(std::min(chunksize, buffersize_), std::min(source_->together(), buffersize_ / (4 * processes())));
     job_->callable.write(source_->callable.data(), source_->callable.size());
     for (const auto& block : source_->callable.attachments()) job_->callable.attach(block);
     job_->limits = options.limits;
@@ -103,23 +102,9 @@ class lazy_core {
     return chunksize > std::numeric_limits<std::size_t>::max() / factor ? chunksize : chunksize * factor;
   }
 
-  void take_by(std::size_t chunk) noexcept {
-    chunk_ = chunk;
-    // Were inputs taken as soon as there is room for one, every chunk but the first few would be of one element; were
-    // there to be room for a whole chunk first, a buffer of one chunk would run dry.
-    refill_at_ = std::min(chunk_, std::max<std::size_t>(buffersize_ / 2, 1));
-  }
-
-  // As long as results are yielded so fast that nobody could tell, more and more inputs travel together.
-  void adapt() noexcept {
-    if (most_ == chunksize_) return;
-    constexpr std::chrono::microseconds slow{10};  // for one element
-    const steady_time now = std::chrono::steady_clock::now();
-    const bool fast = now - adapted_ < slow * static_cast<std::int64_t>(yielded_ - yielded_then_);
-    adapted_ = now;
-    yielded_then_ = yielded_;
-    take_by(fast ? std::min(2 * chunk_, most_) : chunksize_);
-  }
+  // Were inputs taken as soon as there is room for one, every chunk but the first few would be of one element; were there
+  // to be room for a whole chunk first, a buffer of one chunk would run dry.
+  std::size_t refill_at() const noexcept { return std::min(pace_.size(), std::max<std::size_t>(buffersize_ / 2, 1)); }
 
   // Goes on to the next element, or to the end. False if it was not there by the deadline: then nothing has changed,
   // but for inputs taken and an element given up that was looked at.
@@ -166,13 +151,13 @@ class lazy_core {
   std::size_t room() const noexcept { return buffersize_ - (taken_ - yielded_); }
 
   void refill() {
-    if (room() < refill_at_) return;
-    adapt();
+    if (room() < refill_at()) return;
+    pace_.adapt(yielded_, std::chrono::steady_clock::now);
     fill();
   }
 
   void fill() {
-    while (!exhausted_ && room() != 0) take_chunk(std::min(room(), chunk_));
+    while (!exhausted_ && room() != 0) take_chunk(std::min(room(), pace_.size()));
   }
 
   // Takes up to `count` inputs and submits them. An input that cannot be encoded has ended already: it parts a chunk.
@@ -248,12 +233,7 @@ class lazy_core {
   const std::function<void(std::size_t, std::size_t)> progress_;
   const boost::intrusive_ptr<lazy_job<R>> job_;
   std::size_t buffersize_ = 1;
-  std::size_t chunksize_ = 1;  // as asked for
-  std::size_t most_ = 1;       // inputs that may travel together
-  std::size_t chunk_ = 1;      // that do now, chunksize_ or more
-  std::size_t refill_at_ = 1;
-  steady_time adapted_{};          // when chunk_ was chosen,
-  std::size_t yielded_then_ = 0;   // and yielded_ then
+  chunk_pace pace_;
   std::size_t taken_ = 0;          // inputs that the pool has accepted, or that ended in being encoded
   std::size_t yielded_ = 0;        // of these; taken_ - yielded_ <= buffersize_
   bool exhausted_ = false;         // no more inputs will be taken
