@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: BSL-1.0
 # Compiles SOURCE with COMPILER and compares what happens with the file's first line. With COMPILED_HEADER, SOURCE is a
-# header that is compiled to this file; PRECOMPILED is a directory in which such files are.
+# header that is compiled to this file; USE_PRECOMPILED are options with which the compiler finds such a one.
 string(REPLACE "|" ";" implicit_directories "${IMPLICIT_DIRECTORIES}")
+string(REPLACE "|" ";" use_precompiled "${USE_PRECOMPILED}")
 string(REPLACE "|" ";" include_directories "${INCLUDE_DIRECTORIES}")
 list(REMOVE_ITEM include_directories ${implicit_directories} "")  # named again they would be searched in another order
 list(REMOVE_DUPLICATES include_directories)
-if(PRECOMPILED)
-  list(PREPEND include_directories "${PRECOMPILED}")
-endif()
 list(TRANSFORM include_directories PREPEND "-I")
 set(ENV{LC_ALL} C)
 
@@ -30,7 +28,7 @@ elseif(NOT first_line STREQUAL "// compiles")
 endif()
 
 execute_process(
-  COMMAND "${COMPILER}" -std=c++20 -fsyntax-only ${include_directories} "${SOURCE}"
+  COMMAND "${COMPILER}" -std=c++20 -fsyntax-only ${use_precompiled} ${include_directories} "${SOURCE}"
   RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output
 )
 if(NOT DEFINED expected)
