@@ -2,45 +2,30 @@
 // A lane with both ends in this process: the parent's port in the test's thread, the worker's loop in another. What a
 // race detector cannot see between processes it sees here.
 #include <poll.h>
-
-#include <catch2/catch.hpp>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <memory>
 #include <stdexcept>
-#include <string>
 #include <thread>
-#include <utility>
 #include <vector>
 
+#include <catch2/catch.hpp>
 #include <procpool/detail/codec/call.hpp>
 #include <procpool/detail/shared_memory/lane_port.hpp>
 #include <procpool/detail/shared_memory/worker_arrays.hpp>
 #include <procpool/detail/shared_memory/worker_loop.hpp>
 
+#include "support/lanes.hpp"
 #include "support/processes.hpp"
 
 using namespace procpool::detail;
+using namespace support;
 
 namespace {
-
-/// Counts what becomes of its elements; lives on the stack of the test.
-class counting_job final : public parted_job {
- public:
-  explicit counting_job(task_code what) : parted_job(what, "test", 0) {}
-  void retain() noexcept override {}
-  void release() noexcept override {}
-  bool settle(std::size_t, reply&) noexcept override { return true; }
-};
-
-reply_kind twice(call_frame& frame) {
-  frame.result.put(2 * frame.arguments.get<std::uint64_t>());
-  return reply_kind::value;
-}
 
 /// Its argument is a number of bytes to answer with.
 reply_kind fill(call_frame& frame) {
@@ -55,18 +40,15 @@ std::uint64_t twice_but_for_sevens(std::uint64_t x) {
 }
 
 /// Its elements run as series.
-class series_job final : public parted_job {
+class series_job final : public idle_job {
  public:
   using calling = call<std::uint64_t (*)(std::uint64_t), std::uint64_t>;
   static_assert(calling::series_size == sizeof(std::uint64_t));
 
-  explicit series_job(std::uint64_t (*task)(std::uint64_t)) : parted_job(&calling::code, "test", 0) {
+  explicit series_job(std::uint64_t (*task)(std::uint64_t)) : idle_job(&calling::code) {
     calling::encode_callable(callable, task);
     series_size = calling::series_size;
   }
-  void retain() noexcept override {}
-  void release() noexcept override {}
-  bool settle(std::size_t, reply&) noexcept override { return true; }
 };
 
 reply_kind fails_on_odd(call_frame& frame) {
@@ -80,13 +62,6 @@ reply_kind waits(call_frame& frame) {
   started->store(true);
   while (!go->load()) std::this_thread::yield();
   return reply_kind::value;
-}
-
-template <class... Values>
-chunk chunk_of(job& target, std::size_t first, Values... values) {
-  inputs_ptr arguments(new inputs);
-  ((arguments->bytes.put(values), arguments->end_element()), ...);
-  return {job_ptr(&target), arguments, 0, first, sizeof...(values)};
 }
 
 chunk chunk_of_range(job& target, std::uint64_t first, std::uint64_t count) {
@@ -110,22 +85,10 @@ chunk waiting_chunk(job& target, std::atomic<bool>& started, std::atomic<bool>& 
 /// A lane and a thread that plays its worker, from construction until the lane is told to leave.
 class lane_under_test {
  public:
-  lane_under_test() {
-    auto [ours, theirs] = make_message_sockets();
-    worker_socket_ = std::move(theirs);
-    port.reset(0, registered_fd(std::move(ours)));
-    worker_ = std::thread([this] {
-      worker_loop loop(region_.requests(0), region_.replies(0), region_.layout().arena_bytes, worker_socket_.get(),
-                       bells);
-      loop.run();
-    });
-  }
   ~lane_under_test() {
     port.leave();
     port.wake();
     worker_.join();
-    std::vector<chunk> left;
-    port.take_all(left, left);
   }
 
   void post(chunk what) {
@@ -159,25 +122,19 @@ class lane_under_test {
   }
 
  private:
-  shared_region region_{1};
-  unique_fd worker_socket_;
-  std::thread worker_;
+  lane_without_worker lane_;
 
  public:
   worker_bells bells;
-  lane_port port{region_, 0};
-};
+  lane_port& port = lane_.port;
 
-/// A lane whose worker the test plays itself.
-struct lane_without_worker {
-  lane_without_worker() {
-    auto [ours, theirs] = make_message_sockets();
-    worker_socket = std::move(theirs);
-    port.reset(0, registered_fd(std::move(ours)));
-  }
-  shared_region region{1};
-  lane_port port{region, 0};
-  unique_fd worker_socket{};
+ private:
+  std::thread worker_{[this] {
+    shared_region& region = lane_.region;
+    worker_loop loop(region.requests(0), region.replies(0), region.layout().arena_bytes, lane_.worker_socket.get(),
+                     bells);
+    loop.run();
+  }};
 };
 
 bool rung(const doorbell& bell, int milliseconds) {
@@ -188,7 +145,7 @@ bool rung(const doorbell& bell, int milliseconds) {
 }  // namespace
 
 TEST_CASE("a worker rings for whom it is told to, once", "[lane]") {
-  counting_job job(twice);
+  idle_job job(double_number);
   lane_under_test lane;
   auto run = [&, i = std::uint64_t{0}]() mutable {
     lane.post(chunk_of(job, i, i));
@@ -209,7 +166,7 @@ TEST_CASE("a worker rings for whom it is told to, once", "[lane]") {
 }
 
 TEST_CASE("a lane answers single tasks in order", "[lane]") {
-  counting_job job(twice);
+  idle_job job(double_number);
   lane_under_test lane;
   for (std::uint64_t i = 0; i != 5000; ++i) {
     lane.post(chunk_of(job, i, i));
@@ -218,7 +175,7 @@ TEST_CASE("a lane answers single tasks in order", "[lane]") {
 }
 
 TEST_CASE("a lane holds chunks that are posted ahead, and goes round its rings", "[lane]") {
-  counting_job job(twice);
+  idle_job job(double_number);
   lane_under_test lane;
   std::uint64_t posted = 0;
   std::uint64_t answered = 0;
@@ -280,7 +237,7 @@ TEST_CASE("an element that fails ends its series, and the next ones run", "[lane
 }
 
 TEST_CASE("elements of different sizes in one chunk find their own arguments", "[lane]") {
-  counting_job job(fill);
+  idle_job job(fill);
   lane_under_test lane;
   inputs_ptr arguments(new inputs);
   for (std::uint64_t i = 0; i != 50; ++i) {
@@ -296,7 +253,7 @@ TEST_CASE("elements of different sizes in one chunk find their own arguments", "
 }
 
 TEST_CASE("results around every limit of ring and arena arrive whole", "[lane]") {
-  counting_job job(fill);
+  idle_job job(fill);
   lane_under_test lane;
   const std::uint64_t kib = 1024;
   for (const std::uint64_t size : {std::uint64_t{0}, std::uint64_t{1}, 32 * kib - 1, 32 * kib, 32 * kib + 1, 256 * kib,
@@ -310,7 +267,7 @@ TEST_CASE("results around every limit of ring and arena arrive whole", "[lane]")
 }
 
 TEST_CASE("a worker with a full ring waits until its replies are taken", "[lane]") {
-  counting_job job(fill);
+  idle_job job(fill);
   lane_under_test lane;
   constexpr std::uint64_t size = 20 * 1024;
   constexpr std::uint64_t count = 200;  // more than a ring holds
@@ -327,8 +284,8 @@ TEST_CASE("a worker with a full ring waits until its replies are taken", "[lane]
 }
 
 TEST_CASE("elements that have not started are taken back, and their numbers are used again", "[lane]") {
-  counting_job blocking(waits);
-  counting_job job(twice);
+  idle_job blocking(waits);
+  idle_job job(double_number);
   std::atomic<bool> started = false;
   std::atomic<bool> go = false;
   lane_under_test lane;
@@ -357,7 +314,7 @@ TEST_CASE("elements that have not started are taken back, and their numbers are 
 }
 
 TEST_CASE("every element is run here or taken back, never both, however the two race", "[lane]") {
-  counting_job job(twice);
+  idle_job job(double_number);
   lane_under_test lane;
   std::uint64_t next = 0;
   std::uint64_t ran = 0;
@@ -387,9 +344,9 @@ TEST_CASE("every element is run here or taken back, never both, however the two 
 }
 
 TEST_CASE("elements behind a failed one of their job are skipped, those of other jobs are not", "[lane]") {
-  counting_job failing(fails_on_odd);
+  idle_job failing(fails_on_odd);
   failing.stop_on_failure = true;
-  counting_job other(fails_on_odd);
+  idle_job other(fails_on_odd);
   lane_under_test lane;
   lane.post(chunk_of_range(failing, 0, 4));
   lane.post(chunk_of_range(other, 0, 4));
@@ -403,8 +360,8 @@ TEST_CASE("elements behind a failed one of their job are skipped, those of other
 }
 
 TEST_CASE("what a chunk needs and an empty lane does not have is told apart from what it does not have now", "[lane]") {
-  counting_job blocking(waits);
-  counting_job job(twice);
+  idle_job blocking(waits);
+  idle_job job(double_number);
   std::atomic<bool> started = false;
   std::atomic<bool> go = false;
   lane_under_test lane;
@@ -422,9 +379,9 @@ TEST_CASE("what a chunk needs and an empty lane does not have is told apart from
 }
 
 TEST_CASE("a worker that is slow to take arrays in is not taken for one that never has room", "[lane]") {
+  idle_job job(double_number);
   lane_without_worker lane;
   auto& [region, port, socket] = lane;
-  counting_job job(twice);
   const auto post = [&] {
     inputs_ptr arguments(new inputs);
     arguments->bytes.put(std::uint64_t{1});
@@ -441,12 +398,10 @@ TEST_CASE("a worker that is slow to take arrays in is not taken for one that nev
 }
 
 TEST_CASE("what was sent for a chunk that is not posted after all is let go", "[lane]") {
-  shared_region region(1);
-  lane_port port(region, 0);
-  auto [ours, theirs] = make_message_sockets();
-  port.reset(0, registered_fd(std::move(ours)));
-  worker_arrays worker(theirs.get(), region.requests(0));
-  counting_job job(twice);
+  idle_job job(double_number);
+  lane_without_worker lane;
+  auto& [region, port, socket] = lane;
+  worker_arrays worker(socket.get(), region.requests(0));
   inputs_ptr arguments(new inputs);
   arguments->bytes.put(std::uint64_t{1});
   for (std::size_t i = 0; i != most_kept_arrays + most_descriptors + 1; ++i)
@@ -456,8 +411,8 @@ TEST_CASE("what was sent for a chunk that is not posted after all is let go", "[
   attachment_message message{};
   while (send_message(port.socket(), message, {}, MSG_DONTWAIT)) {
   }
-  REQUIRE(receive_message(theirs.get(), message, [](unique_fd) {}) == received::message);
-  const auto descriptors = [] { return support::names_in("/proc/self/fd").size(); };
+  REQUIRE(receive_message(socket.get(), message, [](unique_fd) {}) == received::message);
+  const auto descriptors = [] { return names_in("/proc/self/fd").size(); };
   const std::size_t before = descriptors();
   chunk what{job_ptr(&job), arguments, 0, 0, 1};
   CHECK(port.post(what) == post_result::full);
@@ -465,167 +420,4 @@ TEST_CASE("what was sent for a chunk that is not posted after all is let go", "[
   CHECK(descriptors() >= before + 100);
   worker.hear();
   CHECK(descriptors() == before);
-}
-
-TEST_CASE("a size that only a header claims costs no memory", "[lane]") {
-  shared_region region(1);
-  std::byte* const arena = reinterpret_cast<std::byte*>(&region.replies(0)) + region_layout::reply_arena;
-  constexpr std::size_t mib = std::size_t{1} << 20;
-  std::memset(arena, 1, 4 * mib);
-  CHECK(backed(arena, 4 * mib));
-  CHECK(backed(arena + 100, 4 * mib - 100));
-  CHECK_FALSE(backed(arena, region.layout().arena_bytes));
-  CHECK_FALSE(backed(arena + 100 * mib, 1));
-}
-
-TEST_CASE("replies that cannot be are refused", "[lane]") {
-  lane_without_worker lane;
-  auto& [region, port, socket] = lane;
-  counting_job job(twice);
-  chunk what = chunk_of(job, 0, std::uint64_t{1});
-  REQUIRE(port.post(what) == post_result::posted);
-  reply_half& replies = region.replies(0);
-
-  SECTION("published beyond what was posted") {
-    replies.published.store(2);
-    CHECK_FALSE(port.published(port.settled(), port.last()).has_value());
-  }
-  SECTION("published backwards") { CHECK_FALSE(port.published(5, 7).has_value()); }
-  SECTION("claimed what comes after the next") {
-    replies.claimed.store(2);
-    CHECK_FALSE(port.published(port.settled(), port.last()).has_value());
-    replies.claimed.store(1);
-    CHECK(port.published(port.settled(), port.last()) == 0);
-  }
-  reply_header header{1, 8, 0, static_cast<std::uint32_t>(reply_kind::value), 0};
-  SECTION("another number") { header.number = 2; }
-  SECTION("an unknown kind") { header.kind = 77; }
-  SECTION("kind 0") { header.kind = 0; }
-  SECTION("larger than the ring") { header.size = ring_bytes + 1; }
-  SECTION("larger than anything") { header.size = ~std::uint64_t{0}; }
-  SECTION("where the ring has no memory") { header.size = ring_start; }
-  SECTION("in the arena, but before it") { header.arena = 64; }
-  SECTION("in the arena, but past its end") { header.arena = region.layout().reply_bytes() + 64; }
-  SECTION("in the arena, and longer than it") {
-    header.arena = region_layout::reply_arena;
-    header.size = region.layout().arena_bytes + 1;
-  }
-  SECTION("in the arena, and larger than what was ever written there") {
-    header.arena = region_layout::reply_arena;
-    header.size = region.layout().arena_bytes / 2;
-  }
-  SECTION("in the arena, misaligned") { header.arena = region_layout::reply_arena + 1; }
-  SECTION("wrap upon wrap") { header.number = reply_header::wrap; }
-  const auto series_of = [&](std::uint64_t size, std::uint32_t room, std::uint64_t end) {
-    header = {1, size, end, static_cast<std::uint32_t>(reply_kind::series), room};
-  };
-  SECTION("a series of results without a size") { series_of(0, 4, 0); }
-  SECTION("a series without room") { series_of(8, 0, 0); }
-  SECTION("a series of more results than there may be") { series_of(8, series_bytes / 8 + 1, 0); }
-  SECTION("a series of results larger than anything") { series_of(~std::uint64_t{0}, 2, 0); }
-  SECTION("a series that has ended before its first element, and nothing behind it") { series_of(8, 4, 1); }
-  std::memcpy(replies.ring, &header, sizeof(header));
-  const bool good = header.number == 1 && header.kind == 1 && header.size == 8 && header.arena == 0;
-  CHECK(port.next_reply(1).has_value() == good);
-  std::vector<chunk> left;
-  port.take_all(left, left);
-}
-
-TEST_CASE("replies are looked for only where the ring has memory", "[lane]") {
-  lane_without_worker lane;
-  auto& [region, port, socket] = lane;
-  counting_job job(twice);
-  chunk what = chunk_of(job, 0, std::uint64_t{1}, std::uint64_t{2});
-  REQUIRE(port.post(what) == post_result::posted);
-  reply_half& replies = region.replies(0);
-  reply_header header{1, ring_start - sizeof(header), 0, static_cast<std::uint32_t>(reply_kind::value), 0};
-  std::memcpy(replies.ring, &header, sizeof(header));
-  REQUIRE(port.next_reply(1).has_value());
-  header = {2, 0, 0, static_cast<std::uint32_t>(reply_kind::value), 0};
-  CHECK_FALSE(port.next_reply(2).has_value());
-  CHECK_FALSE(backed(replies.ring + ring_start, 1));  // nor was memory found for it
-  std::memcpy(replies.ring + ring_start, &header, sizeof(header));
-  CHECK(port.next_reply(2).has_value());
-  std::vector<chunk> left;
-  port.take_all(left, left);
-}
-
-TEST_CASE("a series does not go on behind the ring", "[lane]") {
-  lane_without_worker lane;
-  auto& [region, port, socket] = lane;
-  counting_job job(twice);
-  const auto post = [&](std::uint64_t i) {
-    chunk what = chunk_of(job, i, i);
-    REQUIRE(port.post(what) == post_result::posted);
-  };
-  reply_half& replies = region.replies(0);
-  std::memset(replies.ring, 0, ring_bytes);  // all of it has memory
-  const std::size_t behind = 64;             // what is left of the ring
-  std::uint64_t number = 0;
-  for (std::size_t at = 0; at != ring_bytes - behind;) {
-    const std::size_t size = std::min(ring_payload, ring_bytes - behind - at - sizeof(reply_header));
-    post(number++);
-    const reply_header header{number, size, 0, static_cast<std::uint32_t>(reply_kind::value), 0};
-    std::memcpy(replies.ring + at, &header, sizeof(header));
-    REQUIRE(port.next_reply(number).has_value());
-    std::vector<chunk> through;
-    port.settle(number, through);
-    port.taken(number);
-    at += sizeof(header) + size;
-  }
-  const auto room = GENERATE(as<std::uint32_t>{}, 4, 5);
-  post(number++);
-  const reply_header header{number, 8, 0, static_cast<std::uint32_t>(reply_kind::series), room};
-  std::memcpy(replies.ring + ring_bytes - behind, &header, sizeof(header));
-  CHECK(port.next_reply(number).has_value() == (room == 4));
-  std::vector<chunk> left;
-  port.take_all(left, left);
-}
-
-TEST_CASE("what lies at the start of the ring ends before what has not been taken", "[lane]") {
-  lane_without_worker lane;
-  auto& [region, port, socket] = lane;
-  counting_job job(twice);
-  chunk what = chunk_of(job, 0, std::uint64_t{1}, std::uint64_t{2});
-  REQUIRE(port.post(what) == post_result::posted);
-  reply_half& replies = region.replies(0);
-  const auto write = [&](std::size_t at, std::uint64_t number, std::uint64_t size) {
-    const reply_header header{number, size, 0, static_cast<std::uint32_t>(reply_kind::value), 0};
-    std::memcpy(replies.ring + at, &header, sizeof(header));
-  };
-  const std::size_t mark = GENERATE(as<std::size_t>{}, 40, 48, 1000);
-  write(0, 1, mark - sizeof(reply_header));
-  REQUIRE(port.next_reply(1).has_value());
-  const bool taken = GENERATE(false, true);
-  if (taken) port.taken(1);
-  write(mark, reply_header::wrap, 0);
-  const std::size_t more = GENERATE(as<std::size_t>{}, 0, 1);
-  write(0, 2, mark - sizeof(reply_header) + more);
-  CHECK(port.next_reply(2).has_value() == (taken && more == 0));
-  std::vector<chunk> left;
-  port.take_all(left, left);
-}
-
-TEST_CASE("what is being read is not taken back, whatever the worker says by then", "[lane]") {
-  lane_without_worker lane;
-  auto& [region, port, socket] = lane;
-  counting_job job(twice);
-  chunk what = chunk_of(job, 0, std::uint64_t{1}, std::uint64_t{2}, std::uint64_t{3}, std::uint64_t{4});
-  REQUIRE(port.post(what) == post_result::posted);
-  reply_half& replies = region.replies(0);
-  replies.claimed.store(2);
-  replies.published.store(2);
-  REQUIRE(port.published(port.settled(), port.last()) == 2);
-  port.reading(2);
-
-  replies.published.store(0);
-  SECTION("that it has started nothing") { replies.claimed.store(0); }
-  SECTION("that it runs what it had published") { replies.claimed.store(1); }
-  CHECK(port.claimed() == 2);
-  CHECK_FALSE(port.running().has_value());
-  std::vector<chunk> through;
-  port.settle(2, through);
-  CHECK(port.outstanding() == 2);
-  CHECK(port.claimed() == 2);
-  port.take_all(through, through);
 }
