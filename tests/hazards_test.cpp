@@ -385,27 +385,58 @@ TEST_CASE("a zygote without descriptors says so, and the pool goes on when it ha
   }
 }
 
+namespace {
+
+/// A zygote, and this process in place of the pool.
+class lone_zygote {
+ public:
+  detail::zygote_event news() {
+    detail::zygote_event event{};
+    REQUIRE(eventually([&] { return link.next(event) == detail::received::message; }));
+    return event;
+  }
+
+ private:
+  detail::engine_setup setup_{};  // one worker
+  detail::shared_region region_{1};
+  detail::worker_bells bells_;
+
+ public:
+  detail::zygote_link link{detail::worker_plan{setup_, region_, bells_}, "/zygote"};
+};
+
+}  // namespace
+
+TEST_CASE("a zygote without descriptors says so of the first worker, too", "[process_pool][hazard]") {
+  resources_unchanged guard;
+  lone_zygote zygote;
+  const auto hello = zygote.news();
+  REQUIRE(hello.news == detail::zygote_news::alive);
+  const rlimit none{0, 0};
+  REQUIRE(::prlimit(hello.pid, RLIMIT_NOFILE, &none, nullptr) == 0);
+  const auto [ours, theirs] = detail::make_message_sockets();
+  // Before it starts the first, it prepares what all are to inherit: that must not hide why it cannot.
+  REQUIRE(zygote.link.spawn(0, 0, 0, theirs.get()));
+  const auto answer = zygote.news();
+  CHECK(answer.news == detail::zygote_news::refused);
+  CHECK(answer.error == EMFILE);
+}
+
 TEST_CASE("a zygote and a parent that have much to say to each other do not wait for each other",
           "[process_pool][hazard]") {
   resources_unchanged guard;
-  detail::engine_setup setup;
-  setup.processes = 1;
-  detail::shared_region region(1);
-  const detail::worker_bells bells;
-  detail::zygote_link zygote(detail::worker_plan{setup, region, bells}, "/zygote");
+  lone_zygote zygote;
   // More than both directions hold, as where hundreds of workers start at once. An order without a socket is refused.
   constexpr std::uint64_t orders = 5'000;
   for (std::uint64_t generation = 0; generation != orders; ++generation) {
     const detail::zygote_request order{detail::zygote_order::spawn, 0, 0, 0, generation};
-    REQUIRE(eventually([&] { return detail::send_message(zygote.fd(), order, {}, MSG_DONTWAIT); }));
+    REQUIRE(eventually([&] { return detail::send_message(zygote.link.fd(), order, {}, MSG_DONTWAIT); }));
   }
-  detail::zygote_event event{};
-  REQUIRE(eventually([&] { return zygote.next(event) == detail::received::message; }));
-  REQUIRE(event.news == detail::zygote_news::alive);
+  REQUIRE(zygote.news().news == detail::zygote_news::alive);
   for (std::uint64_t generation = 0; generation != orders; ++generation) {
-    REQUIRE(eventually([&] { return zygote.next(event) == detail::received::message; }));
-    REQUIRE(event.news == detail::zygote_news::refused);
-    REQUIRE(event.generation == generation);
+    const auto answer = zygote.news();
+    REQUIRE(answer.news == detail::zygote_news::refused);
+    REQUIRE(answer.generation == generation);
   }
 }
 
