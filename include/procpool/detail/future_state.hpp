@@ -104,7 +104,7 @@ class future_state_base {
   /// False, and nothing done, if the result is there already.
   bool add_observer(ready_observer& observer) noexcept {
     const std::lock_guard lock(lock_);
-    if (ready()) return false;
+    if ((marked(observed) & ended) != 0) return false;
     observer.listed_ = true;
     observer.previous_ = nullptr;
     observer.next_ = observers_;
@@ -122,15 +122,20 @@ class future_state_base {
  protected:
   virtual ~future_state_base() = default;
 
+  void retain_unshared(std::uint32_t times) noexcept {
+    references_.store(references_.load(std::memory_order_relaxed) + times, std::memory_order_relaxed);
+  }
+
   // What status_ holds in its low bits. `claimed` keeps other outcomes out while one is moved in.
   static constexpr std::uint32_t pending = 0;
   static constexpr std::uint32_t claimed = 1;
   static constexpr std::uint32_t in_value = 2;
   static constexpr std::uint32_t in_error = 3;
   static constexpr std::uint32_t phases = 3;
-  static constexpr std::uint32_t ended = 2;     // the bit that both outcomes have
-  static constexpr std::uint32_t sleepers = 4;  // beside the phase: somebody sleeps on status_,
-  static constexpr std::uint32_t leader = 8;    // or waits for this as the leader of home_
+  static constexpr std::uint32_t ended = 2;      // the bit that both outcomes have
+  static constexpr std::uint32_t sleepers = 4;   // beside the phase: somebody sleeps on status_,
+  static constexpr std::uint32_t leader = 8;     // or waits for this as the leader of home_,
+  static constexpr std::uint32_t observed = 16;  // or has listed an observer
 
   /// True for the one caller that may store an outcome and then publishes it.
   bool claim() noexcept {
@@ -146,7 +151,7 @@ class future_state_base {
     const std::uint32_t before = status_.exchange(phase, std::memory_order_acq_rel);
     if ((before & sleepers) != 0) futex_wake(status_, futex_scope::process);
     if ((before & leader) != 0) home_->rouse();
-    {
+    if ((before & observed) != 0) {
       const std::lock_guard lock(lock_);
       while (ready_observer* observer = observers_) {
         unlist(*observer);

@@ -117,6 +117,7 @@ auto submit_call(const engine_ptr& home, const call_options& options, const char
   using task = call_of<F, Args...>;
   using result = typename task::result_type;
   home->require_owned(operation);
+  constexpr bool adopt = false;  // for an intrusive_ptr: a reference that is counted already
   chunk only{.count = 1};
   if (options.progress) {
     const inputs_ptr arguments(new inputs);
@@ -134,7 +135,7 @@ auto submit_call(const engine_ptr& home, const call_options& options, const char
     home->submit({&only, 1}, next);
     return future_of(batch);
   }
-  const boost::intrusive_ptr<call_job<result>> one(new call_job<result>(home, task::code, operation));
+  boost::intrusive_ptr<call_job<result>> one(new call_job<result>(home, task::code, operation), adopt);
   one->limits = limits_of(options);
   {
     const encoding_for encoding(home->memory_for_arguments());
@@ -142,10 +143,11 @@ auto submit_call(const engine_ptr& home, const call_options& options, const char
     one->end_callable();
     task::encode_arguments(one->bytes, std::forward<Args>(args)...);
   }
-  only.target = one.get();
-  only.arguments = one.get();
+  one->retain_unshared(2);
+  only.target = job_ptr(one.get(), adopt);
+  only.arguments = arguments_ptr(one.get(), adopt);
   home->submit({&only, 1}, next);
-  return make_future<result>(future_state_ptr<result>(one.get()));
+  return make_future<result>(future_state_ptr<result>(one.detach(), adopt));
 }
 
 /// chunk_sizes::together of a task.

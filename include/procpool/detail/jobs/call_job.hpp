@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <type_traits>
 #include <utility>
@@ -36,8 +37,14 @@ class call_job final : public future_state<R>,
                        public encoded_arguments,
                        public decltype(place_of_call<R, call_job<R>>())::type {
  public:
+  /// With one reference.
   call_job(std::shared_ptr<engine> home, task_code run_by, const char* called)
-      : future_state<R>(std::move(home)), job(run_by, called), encoded_arguments(0) {}
+      : future_state<R>(std::move(home)), job(run_by, called), encoded_arguments(0) {
+    this->retain_unshared(1);
+  }
+
+  /// As often retain(), while no other thread knows of it: without what that costs where others may count, too.
+  void retain_unshared(std::uint32_t times) noexcept { future_state<R>::retain_unshared(times); }
 
   /// What has been written so far is the callable.
   void end_callable() noexcept { callable_size_ = bytes.size(); }
