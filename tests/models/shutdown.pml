@@ -253,28 +253,35 @@ inline leave_visit() {
 }
 
 active proctype submitter() {
-  bool last_one;
+  bool last_one, visits;
   byte submitted;
   accepted > 0;  // the pool is constructed
   do
   :: submitted < T / 2 ->
-    visitors++;
     atomic {
       !mutex ->
       submitted++;
       if
-      :: closed -> goto refused  // it throws pool_closed
+      :: closed  // it throws pool_closed
       :: else ->
         accepted++;
         in_flight++;
         waiting++;
         touch_lanes();
-        dispatch()
+        dispatch();
+        if
+        :: visitors++; visits = true  // somebody sleeps whom it has to wake
+        :: skip
+        fi
       fi
     };
-    touch_lanes();  // it wakes whom it has posted to
-refused:
-    leave_visit()
+    if
+    :: visits ->
+      touch_lanes();
+      visits = false;
+      leave_visit()
+    :: else
+    fi
   :: else -> break
   od
 }

@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <stdexcept>
+#include <string>
 
 #include <procpool/detail/callback_thread.hpp>
 #include <procpool/detail/deadline.hpp>
@@ -82,10 +83,7 @@ class engine : public std::enable_shared_from_this<engine> {
   /// Whether this process constructed the pool: no other may use it.
   bool owned() const noexcept { return owner_ == current_process(); }
   void require_owned(const char* operation) const {
-    if (!owned()) {
-      throw std::logic_error(std::string("procpool: ") + operation +
-                             ": the pool belongs to another process, which constructed it");
-    }
+    if (!owned()) throw_not_owned(operation);
   }
 
  protected:
@@ -97,6 +95,11 @@ class engine : public std::enable_shared_from_this<engine> {
   }
 
  private:
+  [[noreturn, gnu::cold]] static void throw_not_owned(const char* operation) {
+    throw std::logic_error(std::string("procpool: ") + operation +
+                           ": the pool belongs to another process, which constructed it");
+  }
+
   std::atomic<std::size_t> carried_lately_{0};
   std::atomic<steady_time::rep> woken_lately_{0};
   const pid_t owner_ = current_process();

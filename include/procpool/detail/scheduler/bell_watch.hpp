@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <utility>
 
 #include <procpool/detail/engine.hpp>
 #include <procpool/detail/scheduler/worker_transport.hpp>
@@ -49,12 +50,15 @@ class bell_watch {
   /// Something is about to be posted. Under the scheduler's mutex, as expect_nothing().
   void expect(afterwards next) noexcept {
     expecting_.store(true, std::memory_order_relaxed);
-    if (next == afterwards::watches) return;
+    if (next == afterwards::watches || std::exchange(announced_, true)) return;
     const std::lock_guard lock(mutex_);
     if (watchers_ == 0 && leader_ == 0 && collector_ != 0) tell(collector_);
   }
   /// All that was posted is settled.
-  void expect_nothing() noexcept { expecting_.store(false, std::memory_order_relaxed); }
+  void expect_nothing() noexcept {
+    expecting_.store(false, std::memory_order_relaxed);
+    announced_ = false;
+  }
 
   /// A thread begins, or ends, to look at the lanes all the time. True if it was the last, and whoever sleeps now is to
   /// hear of something: what was published without a ring is the caller's to settle.
@@ -88,6 +92,7 @@ class bell_watch {
 
   Workers& workers_;
   std::atomic<bool> expecting_{false};
+  bool announced_ = false;       ///< since then, by one that goes on; under the scheduler's mutex
   std::mutex mutex_;             ///< taken last
   std::uint32_t turn_ = 0;       ///< the last one, less whose it was
   std::uint32_t collector_ = 0;  ///< its turn while it sleeps, or 0

@@ -32,9 +32,9 @@ class crew {
 
   /// `max_tasks_per_child`: elements that a worker is given before it is replaced; 0: any number.
   crew(Workers& workers, std::size_t max_tasks_per_child)
-      : workers_(workers), max_tasks_per_child_(max_tasks_per_child), records_(workers.size()) {}
+      : workers_(workers), max_tasks_per_child_(max_tasks_per_child), size_(workers.size()), records_(size_) {}
 
-  std::size_t size() const noexcept { return records_.size(); }
+  std::size_t size() const noexcept { return size_; }
   worker_record& operator[](std::size_t i) noexcept { return records_[i]; }
   const worker_record& operator[](std::size_t i) const noexcept { return records_[i]; }
 
@@ -286,6 +286,7 @@ class crew {
 
   Workers& workers_;
   const std::size_t max_tasks_per_child_;
+  const std::size_t size_;
   std::vector<worker_record> records_;
   bool complete_ = false;  ///< all workers have been ready once, at the same time
   bool replaces_ = false;

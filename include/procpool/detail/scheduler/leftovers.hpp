@@ -10,6 +10,7 @@
 
 #include <procpool/detail/bookkeeping.hpp>
 #include <procpool/detail/job.hpp>
+#include <procpool/detail/scheduler/worker_set.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
@@ -27,16 +28,19 @@ enum class end_cause {
 /// What has been decided under the scheduler's mutex and is done without it, as it runs code of the user: settling
 /// elements, and destroying chunks (the last one of a job takes the job along).
 struct leftovers {
+  /// Nothing is left to do but to destroy it.
+  bool nothing() const noexcept { return ended.empty() && to_wake.empty() && !wake_collector; }
+
   struct ended_chunk {
     chunk what;
     end_cause why;
   };
 
   bookkeeping_vector<ended_chunk> ended{};
-  bookkeeping_vector<chunk> through{};                 ///< of a worker that is gone
-  bookkeeping_small_vector<std::size_t, 8> to_wake{};  ///< workers that have something new to look at
-  bool wake_collector = false;                         ///< it has to look sooner than it meant to
-  std::string why_broken{};                            ///< for end_cause::broken
+  bookkeeping_vector<chunk> through{};  ///< of a worker that is gone
+  worker_set to_wake{};                 ///< workers that have something new to look at
+  bool wake_collector = false;          ///< it has to look sooner than it meant to
+  std::string why_broken{};             ///< for end_cause::broken
 };
 
 /// One element that a worker had started when it ended, and that fails.

@@ -11,6 +11,7 @@
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <system_error>
@@ -67,7 +68,7 @@ class scheduler final : public engine {
   using engine::submit;
   void submit(std::span<chunk> chunks, afterwards next) override {
     require_owned("submit");
-    const visitors::visit here(visitors_);
+    std::optional<visitors::visit> here;
     leftovers done;
     {
       std::unique_lock lock = lock_soon(mutex_);
@@ -75,7 +76,7 @@ class scheduler final : public engine {
       bool divisible = false;
       for (chunk& each : chunks) {
         while (each.count != 0) {
-          const std::size_t room = wait_for_room(lock, done);
+          const std::size_t room = wait_for_room(lock, done, here);
           if (heartbeat_.submitted()) workers_.wake();  // it may have ceased while this waited
           chunk rest;
           if (each.count > room) rest = each.split(room);
@@ -83,12 +84,16 @@ class scheduler final : public engine {
           if (each.count != 1) divisible = true;
           bell_.expect(next);
           table_.add(std::move(each), done);
-          each = std::move(rest);
           if (bound) give_up(done);  // its worker may be
+          if (rest.count == 0) break;
+          each = std::move(rest);
         }
       }
       if (divisible) table_.balance(done);
       look_by(table_.take_soonest_expiry(), done);
+      // Most times the workers are awake, and nothing is left to do without the lock.
+      done.to_wake.erase_if([this](std::size_t i) { return !workers_.at(i).asleep(); });
+      if (!here && !done.nothing()) here.emplace(visitors_);
     }
     finish_up(done);
   }
@@ -269,9 +274,10 @@ class scheduler final : public engine {
   // ---- the queue (all under mutex_) --------------------------------------------------------------------------------
 
   /// How many elements may be added now; waits until it is at least one.
-  std::size_t wait_for_room(std::unique_lock<std::mutex>& lock, leftovers& done) {
+  std::size_t wait_for_room(std::unique_lock<std::mutex>& lock, leftovers& done, std::optional<visitors::visit>& here) {
     constexpr std::size_t unlimited = std::numeric_limits<std::size_t>::max();
     if (max_queued_ == 0 || callbacks().here() || role_.mine()) return unlimited;
+    if (!here) here.emplace(visitors_);
     wake(done);
     const auto waiting = [&] { return table_.in_flight() - table_.occupied(); };
     changed_.wait(lock, [&] { return waiting() < max_queued_ || table_.ending(); });
@@ -310,12 +316,10 @@ class scheduler final : public engine {
   // ---- settling (no lock held) -------------------------------------------------------------------------------------
 
   void wake(leftovers& done) noexcept {
-    std::sort(done.to_wake.begin(), done.to_wake.end());
-    done.to_wake.erase(std::unique(done.to_wake.begin(), done.to_wake.end()), done.to_wake.end());
     bool any_slept = false;
-    for (const std::size_t i : done.to_wake) {
+    done.to_wake.for_each([&](std::size_t i) {
       if (workers_.at(i).wake()) any_slept = true;
-    }
+    });
     if (any_slept) woken();
     done.to_wake.clear();
     if (std::exchange(done.wake_collector, false)) workers_.wake();
@@ -581,7 +585,7 @@ class scheduler final : public engine {
   std::condition_variable changed_;  ///< workers or counts have changed
 
   bell_watch<Workers> bell_{workers_};
-  /// Threads inside submit(), cancel(), terminate(), rouse(): the lanes stay while there are any.
+  /// Threads that are at the lanes without the lock, or in cancel() or terminate(): the lanes stay while there are any.
   visitors visitors_{closed_, mutex_, changed_};
   visitors leaders_{closed_, mutex_, changed_};  ///< the same of rest(), which nobody waits for to end by itself
   steady_time planned_{};                        ///< when the collector means to look again

@@ -15,6 +15,7 @@
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/scheduler/crew.hpp>
 #include <procpool/detail/scheduler/leftovers.hpp>
+#include <procpool/detail/scheduler/worker_set.hpp>
 #include <procpool/detail/scheduler/worker_transport.hpp>
 
 namespace procpool::detail {
@@ -113,7 +114,7 @@ class task_table {
         if (lowest == 0) break;
         bookkeeping_vector<chunk> back;
         const bool taken = port.take_back(lowest - 1, back);
-        done.to_wake.push_back(i);
+        done.to_wake.insert(i);
         if (!taken) continue;  // the worker got on meanwhile: look again from where it is now
         forget_head(i, lowest - 1);
         idle_ = true;  // this one may be: whoever settles something next balances
@@ -143,7 +144,7 @@ class task_table {
   bool recall(std::size_t i, std::uint64_t number, leftovers& done) {
     bookkeeping_vector<chunk> back;
     const bool taken = workers_.at(i).take_back(number, back);
-    done.to_wake.push_back(i);  // it may have stepped back from a limit that is restored
+    done.to_wake.insert(i);  // it may have stepped back from a limit that is restored
     if (taken) forget_head(i, number);
     put_back(back, done);
     return taken;
@@ -186,13 +187,17 @@ class task_table {
   /// workers have come.
   void dispatch(leftovers& done) {
     for (std::size_t i = 0; i != crew_.size(); ++i) dispatch_own(i, done);
-    level_ = 0;
-    at_level_ = 0;
+    forget_levels();
     dispatch_shared(done);
   }
 
   /// The worker has ended some elements: more is posted, and if it or others have nothing to do, given away.
   void refill(std::size_t i, leftovers& done) {
+    if (in_flight() == 0) {  // nothing waits anywhere, or moves
+      forget_levels();
+      idle_ = true;
+      return;
+    }
     const bool more = !queue_.empty();
     dispatch(done);
     if (more || idle_ || workers_.at(i).empty()) balance(done);
@@ -265,7 +270,7 @@ class task_table {
   }
   void dispatch_shared(leftovers& done) {
     if (queue_.empty()) return;
-    blocked_.assign(crew_.size(), false);
+    blocked_.clear();
     while (!queue_.empty()) {
       if (queue_.front().skipped()) {
         end(std::move(queue_.front()), end_cause::skipped, done);
@@ -274,7 +279,7 @@ class task_table {
       }
       const std::size_t i = least_busy();
       if (i == crew_.size()) return;
-      if (!post(i, queue_, done)) blocked_[i] = true;
+      if (!post(i, queue_, done)) blocked_.insert(i);
     }
   }
 
@@ -302,7 +307,7 @@ class task_table {
     }
     if (result == post_result::too_large) end(std::move(front), end_cause::too_large, done);
     if (result == post_result::posted) {
-      done.to_wake.push_back(i);
+      done.to_wake.insert(i);
       if (timeout.count() != 0) {
         soonest_expiry_ = std::min(soonest_expiry_, later(std::chrono::steady_clock::now(), timeout));
       }
@@ -315,11 +320,11 @@ class task_table {
     return true;
   }
 
-  /// Of those that may be given more, one that has least to do; size() if there is none. Between two calls of dispatch()
-  /// what each has to do only grows: so this goes from one to the next of those that had no more than `level_`, and does
+  /// Of those that may be given more, one that has least to do; size() if there is none. Between two calls of
+  /// forget_levels() what each has to do only grows: so this goes from one to the next of those that had no more than `level_`, and does
   /// not look at every worker each time.
   std::size_t least_busy() noexcept {
-    const auto may_take = [this](std::size_t i) { return crew_.takes(i) && !blocked_[i]; };
+    const auto may_take = [this](std::size_t i) { return crew_.takes(i) && !blocked_.contains(i); };
     for (; at_level_ != crew_.size(); ++at_level_) {
       if (workers_.at(at_level_).outstanding() <= level_ && may_take(at_level_)) return at_level_;
     }
@@ -337,6 +342,8 @@ class task_table {
     at_level_ = best;
     return best;
   }
+
+  void forget_levels() noexcept { level_ = at_level_ = 0; }
 
   struct surplus {
     std::size_t movable = 0;  ///< elements that wait behind the one that runs, or runs next, and may run elsewhere
@@ -358,10 +365,10 @@ class task_table {
   Workers& workers_;
   crew<Workers>& crew_;
   bookkeeping_deque<chunk> queue_;
-  bookkeeping_vector<bool> blocked_;  ///< dispatch_shared(): whose lane has no room now
-  std::size_t level_ = 0;             ///< least_busy(): who has no more to do than this is given more,
-  std::size_t at_level_ = 0;          ///< from this one on
-  bool idle_ = false;                 ///< a worker may have nothing to do, but for those that refill() is told of
+  worker_set blocked_;        ///< dispatch_shared(): whose lane has no room now
+  std::size_t level_ = 0;     ///< least_busy(): who has no more to do than this is given more,
+  std::size_t at_level_ = 0;  ///< from this one on
+  bool idle_ = false;         ///< a worker may have nothing to do, but for those that refill() is told of
   steady_time soonest_expiry_ = no_deadline;
   std::optional<end_cause> ending_;
   std::string why_broken_;

@@ -37,6 +37,7 @@ concept worker_port =
       port.leave();
       port.request_stop(number);
       { port.wake() } -> std::same_as<bool>;
+      { port.asleep() } -> std::same_as<bool>;
       port.wake_in_any_case();
       port.close();
       { seen.last() } -> std::same_as<std::uint64_t>;

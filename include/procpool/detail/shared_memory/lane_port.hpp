@@ -76,14 +76,16 @@ class lane_port {
   post_result post(chunk& what) {
     if (posted_.size() >= slot_count - 2) return post_result::full;
     if (posted_.empty()) ring_tail_ = ring_.restart();  // the same memory again: only slots name what lies in it
-    posting entry;
-    entry.first = last_ + 1;
-    entry.slot = next_slot_;
-    entry.ring_before = ring_.head();
-    if (!copy(what, entry)) return posted_.empty() ? post_result::too_large : post_result::full;
+    posted_.push_back({.what = {}, .first = last_ + 1, .slot = next_slot_, .ring_before = ring_.head()});
+    posting& entry = posted_.back();
+    if (!copy(what, entry)) {
+      posted_.pop_back();
+      return posted_.empty() ? post_result::too_large : post_result::full;
+    }
     if (!send(what, last_ + what.count)) {
       release(entry);
       ring_.rewind(entry.ring_before);
+      posted_.pop_back();
       // An idle worker takes in all that is sent: what it never has room for is more than may be on its way at once.
       if (!posted_.empty() || what.count != 1 || std::chrono::steady_clock::now() - *refused_since_ < longest_refusal)
         return post_result::full;
@@ -111,7 +113,6 @@ class lane_port {
     last_ += what.count;
     next_slot_ = (next_slot_ + 1) % slot_count;
     entry.what = std::move(what);
-    posted_.push_back(std::move(entry));
     protocol::allow(requests_, last_);
     return post_result::posted;
   }
@@ -124,6 +125,9 @@ class lane_port {
 
   /// Makes the worker look, if it sleeps for want of something to run. False if it does not.
   bool wake() noexcept { return protocol::wake(requests_, replies_, sleeping_for::work); }
+
+  /// Whether there is something to wake(), for what has been posted so far.
+  bool asleep() noexcept { return protocol::asleep(requests_, replies_, sleeping_for::work); }
 
   /// The same whatever it says of itself: what a thread of a task has overwritten, it then says again.
   void wake_in_any_case() noexcept { protocol::wake_in_any_case(requests_); }
@@ -306,9 +310,9 @@ class lane_port {
     std::size_t slot = 0;
     std::uint64_t ring_before = 0;
     std::uint64_t ring_end = 0;
-    payload callable;
-    payload arguments;
-    payload ends;
+    payload callable{};
+    payload arguments{};
+    payload ends{};
 
     /// The first bytes of the arguments are the callable.
     void split_callable(std::size_t size) noexcept {

@@ -158,11 +158,18 @@ void tell_to_leave(Requests& requests) noexcept {
   requests.leave.store(1, std::memory_order_release);
 }
 
-/// Wakes the worker if it sleeps for `what`, which has changed. False if it says that it does not.
+/// Whether the worker sleeps for `what`, which has changed, and has to be woken. If it says that it does not it sees the
+/// change before it sleeps.
+template <class Requests, class Replies>
+bool asleep(Requests& requests, const Replies& replies, sleeping_for what) noexcept {
+  fence(requests);
+  return replies.asleep.load(std::memory_order_relaxed) == what;
+}
+
+/// Wakes the worker if it sleeps for `what`. False if it says that it does not.
 template <class Requests, class Replies>
 bool wake(Requests& requests, const Replies& replies, sleeping_for what) noexcept {
-  fence(requests);
-  if (replies.asleep.load(std::memory_order_relaxed) != what) return false;
+  if (!asleep(requests, replies, what)) return false;
   requests.wake.fetch_add(1, std::memory_order_relaxed);
   wake_sleeper(requests);
   return true;
