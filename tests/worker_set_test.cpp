@@ -55,3 +55,17 @@ TEST_CASE("a set that was cleared is empty, and can be filled again", "[worker_s
   set.insert(65);
   CHECK(visited(set) == numbers{65});
 }
+
+TEST_CASE("a set of workers counts them, and loses those that a predicate holds for", "[worker_set]") {
+  worker_set set;
+  CHECK(set.empty());
+  CHECK(set.size() == 0);
+  for (const std::size_t i : {0u, 5u, 63u, 64u, 200u}) set.insert(i);
+  CHECK(set.size() == 5);
+  set.erase_if([](std::size_t i) { return i % 2 == 0; });
+  CHECK(set.size() == 2);
+  CHECK(set.contains(5));
+  CHECK(set.contains(63));
+  set.erase_if([](std::size_t) { return true; });
+  CHECK(set.empty());
+}

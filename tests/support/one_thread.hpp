@@ -75,6 +75,7 @@ class local_workers {
   }
 
   std::size_t size() const noexcept { return region_.layout().lanes; }
+  std::size_t processors() const noexcept { return size(); }
   procpool::detail::large_memory* memory_for_arguments() noexcept { return &region_.arguments(); }
   port& at(std::size_t i) noexcept { return *ports_[i]; }
   const port& at(std::size_t i) const noexcept { return *ports_[i]; }

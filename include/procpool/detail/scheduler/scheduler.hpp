@@ -7,7 +7,6 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <exception>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -17,7 +16,6 @@
 #include <system_error>
 #include <thread>
 #include <utility>
-#include <vector>
 
 #include <procpool/detail/crash_report.hpp>
 #include <procpool/detail/engine.hpp>
@@ -90,7 +88,7 @@ class scheduler final : public engine {
         }
       }
       if (divisible) table_.balance(done);
-      look_by(table_.take_soonest_expiry(), done);
+      look_by(table_.take_soonest_look(), done);
       // Most times the workers are awake, and nothing is left to do without the lock.
       done.to_wake.erase_if([this](std::size_t i) { return !workers_.at(i).asleep(); });
       if (!here && !done.nothing()) here.emplace(visitors_);
@@ -300,7 +298,7 @@ class scheduler final : public engine {
         table_.dispatch(done);
         look_by(next, done);
       }
-      look_by(table_.take_soonest_expiry(), done);
+      look_by(table_.take_soonest_look(), done);
     }
     finish_up(done);
     return any;
@@ -375,8 +373,8 @@ class scheduler final : public engine {
       if (replies_.stops_job())
         table_.withdraw([](const chunk& each) { return each.skipped(); }, end_cause::skipped, done);
       if (crew_.retire_if_due(i)) table_.recall(i, port->claimed(), done);
-      table_.refill(i, done);
-      look_by(table_.take_soonest_expiry(), done);
+      table_.refill(i, replies_.values() + replies_.failures(), done);
+      look_by(table_.take_soonest_look(), done);
       if (table_.in_flight() == 0) bell_.expect_nothing();
       notify_progress();
     }
@@ -565,9 +563,7 @@ class scheduler final : public engine {
     steady_time next = crew_.tend(now);
     if (serving_) give_up(done);
     next = std::min(next, watchdog_.tend(now, done));
-    table_.dispatch(done);
-    table_.balance(done);
-    next = std::min(next, table_.take_soonest_expiry());
+    next = std::min(next, table_.tend(now, done));
     next = std::min(next, heartbeat_.tick(now, !table_.queue_empty()));
     return planned_ = next;
   }

@@ -14,6 +14,7 @@
 #include <procpool/detail/deadline.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/scheduler/crew.hpp>
+#include <procpool/detail/scheduler/crowd.hpp>
 #include <procpool/detail/scheduler/leftovers.hpp>
 #include <procpool/detail/scheduler/worker_set.hpp>
 #include <procpool/detail/scheduler/worker_transport.hpp>
@@ -26,7 +27,7 @@ namespace procpool::detail {
 template <worker_transport Workers>
 class task_table {
  public:
-  task_table(Workers& workers, crew<Workers>& crew) : workers_(workers), crew_(crew) {}
+  task_table(Workers& workers, crew<Workers>& crew) : workers_(workers), crew_(crew), crowd_(workers, crew) {}
 
   std::size_t submitted = 0;
   std::size_t completed = 0;  ///< ended in a value
@@ -180,8 +181,17 @@ class task_table {
     return lost;
   }
 
-  /// The earliest time at which something that was posted since the last call may run out of its time.
-  steady_time take_soonest_expiry() noexcept { return std::exchange(soonest_expiry_, no_deadline); }
+  /// Whether what waits is where it should be. Returns when to look again.
+  steady_time tend(steady_time now, leftovers& done) {
+    const steady_time next =
+        crowd_.tend(now, !queue_.empty(), [&](std::size_t i) { recall(i, runs_or_next(i), done); });
+    dispatch(done);
+    balance(done);
+    return std::min(next, take_soonest_look());
+  }
+
+  /// The earliest time at which the collector has to look for what was posted since the last call.
+  steady_time take_soonest_look() noexcept { return std::exchange(soonest_look_, no_deadline); }
 
   /// Posts what waits to the workers that have least to do, as far as their lanes have room: when elements have ended, or
   /// workers have come.
@@ -192,7 +202,8 @@ class task_table {
   }
 
   /// The worker has ended some elements: more is posted, and if it or others have nothing to do, given away.
-  void refill(std::size_t i, leftovers& done) {
+  void refill(std::size_t i, std::size_t ended, leftovers& done) {
+    crowd_.ended(i, ended);
     if (in_flight() == 0) {  // nothing waits anywhere, or moves
       forget_levels();
       idle_ = true;
@@ -205,7 +216,8 @@ class task_table {
 
   /// While a worker is idle and nothing is queued: takes half of what waits behind the busiest one, and gives it away.
   void balance(leftovers& done) {
-    idle_ = false;
+    idle_ = crowd_.enough(soonest_look_);
+    if (idle_) return;
     for (std::size_t idle = 0; idle != crew_.size(); ++idle) {
       if (!queue_.empty()) return;
       if (!crew_.takes(idle) || !workers_.at(idle).empty()) continue;
@@ -271,13 +283,14 @@ class task_table {
   void dispatch_shared(leftovers& done) {
     if (queue_.empty()) return;
     blocked_.clear();
+    const auto may_take = [this](std::size_t i) { return crew_.takes(i) && !blocked_.contains(i); };
     while (!queue_.empty()) {
       if (queue_.front().skipped()) {
         end(std::move(queue_.front()), end_cause::skipped, done);
         queue_.pop_front();
         continue;
       }
-      const std::size_t i = least_busy();
+      const std::size_t i = crowd_.enough(soonest_look_) ? crowd_.least_busy(may_take) : least_busy(may_take);
       if (i == crew_.size()) return;
       if (!post(i, queue_, done)) blocked_.insert(i);
     }
@@ -308,8 +321,9 @@ class task_table {
     if (result == post_result::too_large) end(std::move(front), end_cause::too_large, done);
     if (result == post_result::posted) {
       done.to_wake.insert(i);
+      crowd_.posted(i);
       if (timeout.count() != 0) {
-        soonest_expiry_ = std::min(soonest_expiry_, later(std::chrono::steady_clock::now(), timeout));
+        soonest_look_ = std::min(soonest_look_, later(std::chrono::steady_clock::now(), timeout));
       }
     }
     if (rest.count != 0) {
@@ -323,8 +337,8 @@ class task_table {
   /// Of those that may be given more, one that has least to do; size() if there is none. Between two calls of
   /// forget_levels() what each has to do only grows: so this goes from one to the next of those that had no more than `level_`, and does
   /// not look at every worker each time.
-  std::size_t least_busy() noexcept {
-    const auto may_take = [this](std::size_t i) { return crew_.takes(i) && !blocked_.contains(i); };
+  template <class Predicate>
+  std::size_t least_busy(Predicate may_take) noexcept {
     for (; at_level_ != crew_.size(); ++at_level_) {
       if (workers_.at(at_level_).outstanding() <= level_ && may_take(at_level_)) return at_level_;
     }
@@ -345,6 +359,12 @@ class task_table {
 
   void forget_levels() noexcept { level_ = at_level_ = 0; }
 
+  /// The highest number that is not to be taken from the worker, though it may be.
+  std::uint64_t runs_or_next(std::size_t i) const noexcept {
+    const auto& port = workers_.at(i);
+    return std::max({port.claimed(), port.settled() + 1, crew_[i].under.number});
+  }
+
   struct surplus {
     std::size_t movable = 0;  ///< elements that wait behind the one that runs, or runs next, and may run elsewhere
     std::uint64_t keep = 0;   ///< the number up to which the lane is to keep what it has
@@ -352,7 +372,7 @@ class task_table {
   surplus surplus_of(std::size_t i) const noexcept {
     const auto& port = workers_.at(i);
     if (port.outstanding() < 2) return {};
-    const std::uint64_t fixed = std::max({port.claimed(), port.settled() + 1, crew_[i].under.number});
+    const std::uint64_t fixed = runs_or_next(i);
     const auto waiting = static_cast<std::size_t>(port.last() - fixed);
     std::size_t bound = 0;
     port.for_each_posted([&](const chunk& each, std::uint64_t first) {
@@ -369,7 +389,8 @@ class task_table {
   std::size_t level_ = 0;     ///< least_busy(): who has no more to do than this is given more,
   std::size_t at_level_ = 0;  ///< from this one on
   bool idle_ = false;         ///< a worker may have nothing to do, but for those that refill() is told of
-  steady_time soonest_expiry_ = no_deadline;
+  crowd<Workers> crowd_;
+  steady_time soonest_look_ = no_deadline;
   std::optional<end_cause> ending_;
   std::string why_broken_;
 };

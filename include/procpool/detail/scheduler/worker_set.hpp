@@ -25,6 +25,11 @@ class worker_set {
     if (i < bits) return (first_ & bit(i)) != 0;
     return i / bits <= others_.size() && (others_[i / bits - 1] & bit(i)) != 0;
   }
+  std::size_t size() const noexcept {
+    int count = std::popcount(first_);
+    for (const std::uint64_t word : others_) count += std::popcount(word);
+    return static_cast<std::size_t>(count);
+  }
   bool empty() const noexcept {
     return first_ == 0 && std::ranges::all_of(others_, [](std::uint64_t word) { return word == 0; });
   }

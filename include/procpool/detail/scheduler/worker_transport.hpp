@@ -68,6 +68,7 @@ template <class Workers>
 concept worker_transport = worker_port<typename Workers::port> &&
                            requires(Workers workers, std::size_t lane, std::uint64_t generation, steady_time deadline) {
                              { workers.size() } -> std::same_as<std::size_t>;
+                             { workers.processors() } -> std::same_as<std::size_t>;
                              { workers.at(lane) } -> std::same_as<typename Workers::port&>;
                              workers.spawn(lane, generation);
                              workers.stand_by();
