@@ -5,7 +5,10 @@ include(GNUInstallDirs)
 
 set(procpool_package_dir "${CMAKE_INSTALL_DATADIR}/cmake/procpool")  # not below lib: nothing here depends on the machine
 
-install(TARGETS procpool EXPORT procpoolTargets FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+install(TARGETS procpool EXPORT procpoolTargets
+  FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
+  FILE_SET detail DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
+)
 install(EXPORT procpoolTargets NAMESPACE procpool:: DESTINATION "${procpool_package_dir}")
 
 configure_package_config_file("${CMAKE_CURRENT_LIST_DIR}/procpoolConfig.cmake.in" procpoolConfig.cmake

@@ -38,7 +38,7 @@ class crowd {
   void ended(std::size_t i, std::size_t elements) noexcept {
     if (!there_may_be_one() || elements == 0) return;
     const std::chrono::nanoseconds busy = workers_.at(i).busy(std::chrono::steady_clock::now());
-    tiny_ = busy - std::exchange(records_[i].busy, busy) < elements * tiny;
+    tiny_ = busy - std::exchange(records_[i].busy, busy) < static_cast<std::int64_t>(elements) * tiny;
   }
 
   /// Whether those that have something to do are enough for all there is. If so, the scheduler is to look by `look_by`.
