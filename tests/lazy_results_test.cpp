@@ -139,7 +139,7 @@ TEST_CASE("tiny inputs that are yielded fast travel together, a part of the buff
   }
   CHECK(good);
   const auto [least, most] = std::ranges::minmax(range.engine->chunk_sizes);
-  CHECK(least == 1);  // at first
+  CHECK(least == 1);                                              // at first
 #if !defined(PROCPOOL_TEST_ASAN) && !defined(PROCPOOL_TEST_TSAN)  // which may be slow
   CHECK(most > 1);
 #endif

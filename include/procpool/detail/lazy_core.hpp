@@ -43,7 +43,8 @@ class lazy_core {
     home_->submit({});  // refused, like anything, by a pool that is closed: before an input is taken
     const std::size_t chunksize = std::max<std::size_t>(options.chunksize, 1);
     buffersize_ = options.buffersize != 0 ? options.buffersize : default_buffersize(chunksize);
-    pace_ = chunk_pace(std::min(chunksize, buffersize_), std::min(source_->together(), buffersize_ / (4 * processes())));
+    pace_ =
+        chunk_pace(std::min(chunksize, buffersize_), std::min(source_->together(), buffersize_ / (4 * processes())));
     job_->callable.write(source_->callable.data(), source_->callable.size());
     for (const auto& block : source_->callable.attachments()) job_->callable.attach(block);
     job_->limits = options.limits;
