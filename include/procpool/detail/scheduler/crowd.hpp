@@ -16,9 +16,10 @@
 
 namespace procpool::detail {
 
-/// In a pool of more workers than processors, while tasks are tiny: has as few workers run them as keep the processors
-/// busy. To wake one more costs many times such a task, and it would only run instead of one of those. What waits behind
-/// a task that is not tiny after all goes elsewhere within two milliseconds. Every member is called under the scheduler's mutex.
+/// In a pool of more workers than processors, while one tiny task follows the other: has as few workers run them as keep
+/// the processors busy. To wake one more costs many times such a task, and it would only run instead of one of those.
+/// What waits behind a task that is not tiny after all goes elsewhere within two milliseconds. Every member is called
+/// under the scheduler's mutex.
 template <worker_transport Workers>
 class crowd {
  public:
@@ -38,12 +39,13 @@ class crowd {
   void ended(std::size_t i, std::size_t elements) noexcept {
     if (!there_may_be_one() || elements == 0) return;
     const std::chrono::nanoseconds busy = workers_.at(i).busy(std::chrono::steady_clock::now());
-    tiny_ = busy - std::exchange(records_[i].busy, busy) < static_cast<std::int64_t>(elements) * tiny;
+    const bool were_tiny = busy - std::exchange(records_[i].busy, busy) < static_cast<std::int64_t>(elements) * tiny;
+    in_a_row_ = were_tiny ? std::min(in_a_row_ + elements, many) : 0;
   }
 
   /// Whether those that have something to do are enough for all there is. If so, the scheduler is to look by `look_by`.
   bool enough(steady_time& look_by) {
-    if (!tiny_) return false;
+    if (in_a_row_ < many) return false;
     at_work_.erase_if([this](std::size_t i) { return !crew_[i].alive() || workers_.at(i).empty(); });
     if (at_work_.size() < processors_) return false;
     if (!watched_) watch(std::chrono::steady_clock::now());
@@ -84,15 +86,16 @@ class crowd {
         stuck.insert(i);
       }
     });
-    if (!any_gets_on) tiny_ = false;
+    if (!any_gets_on) in_a_row_ = 0;
     at_work_.erase_if([&](std::size_t i) { return stuck.contains(i); });
     stuck.for_each(recall);
-    if (tiny_ && any_waits) watch(now);
+    if (any_gets_on && any_waits) watch(now);
     return watched_ ? look_at_ : no_deadline;
   }
 
  private:
   static constexpr std::chrono::microseconds tiny{10};
+  static constexpr std::size_t many = 64;
   static constexpr std::chrono::milliseconds interval{1};
 
   static constexpr std::uint64_t unknown = std::numeric_limits<std::uint64_t>::max();
@@ -113,9 +116,9 @@ class crowd {
   const crew<Workers>& crew_;
   const std::size_t processors_;
   std::vector<record> records_;
-  worker_set at_work_{};  ///< those that have something to do, but for stuck ones; and some that have not any more
-  bool tiny_ = false;     ///< as far as is known
-  bool watched_ = false;  ///< something may wait behind others that need not
+  worker_set at_work_{};      ///< those that have something to do, but for stuck ones; and some that have not any more
+  std::size_t in_a_row_ = 0;  ///< tiny tasks, as far as it matters
+  bool watched_ = false;      ///< something may wait behind others that need not
   steady_time look_at_{};
 };
 

@@ -335,8 +335,8 @@ class task_table {
   }
 
   /// Of those that may be given more, one that has least to do; size() if there is none. Between two calls of
-  /// forget_levels() what each has to do only grows: so this goes from one to the next of those that had no more than `level_`, and does
-  /// not look at every worker each time.
+  /// forget_levels() what each has to do only grows: so this goes from one to the next of those that had no more than
+  /// `level_`, and does not look at every worker each time.
   template <class Predicate>
   std::size_t least_busy(Predicate may_take) noexcept {
     for (; at_level_ != crew_.size(); ++at_level_) {
