@@ -30,7 +30,7 @@ class one_processor {
     ::sched_getaffinity(0, sizeof(before_), &before_);
     cpu_set_t one;
     CPU_ZERO(&one);
-    for (int cpu = 0; cpu != CPU_SETSIZE && CPU_COUNT(&one) == 0; ++cpu) {
+    for (std::size_t cpu = 0; cpu != CPU_SETSIZE && CPU_COUNT(&one) == 0; ++cpu) {
       if (CPU_ISSET(cpu, &before_)) CPU_SET(cpu, &one);
     }
     ::sched_setaffinity(0, sizeof(one), &one);
