@@ -65,8 +65,8 @@ class forked_workers {
   }
 
   std::size_t size() const noexcept { return static_cast<std::size_t>(setup_.processes); }
-  /// That this process may use now.
-  std::size_t processors() const noexcept { return static_cast<std::size_t>(affinity_cpus()); }
+  /// That this process may use now. Throws std::bad_alloc.
+  std::size_t processors() const { return static_cast<std::size_t>(affinity_cpus()); }
   port& at(std::size_t worker) noexcept { return *ports_[lane_of_[worker]]; }
   const port& at(std::size_t worker) const noexcept { return *ports_[lane_of_[worker]]; }
 
