@@ -49,12 +49,6 @@ void run_tiny_ones(process_pool<>& pool, int count) {
   for (int i = 0; i != count; ++i) REQUIRE(results[static_cast<std::size_t>(i)].get() == i + 1);
 }
 
-std::vector<std::size_t> completed(const process_pool<>& pool) {
-  std::vector<std::size_t> all;
-  for (const worker_stats& each : pool.stats().workers) all.push_back(each.tasks_completed);
-  return all;
-}
-
 }  // namespace
 
 TEST_CASE("tasks that wait for each other all start, after tiny ones, too", "[crowd]") {
@@ -106,12 +100,17 @@ TEST_CASE("tiny tasks are run by few workers", "[crowd]") {
   const one_processor narrow;
   constexpr std::size_t workers = 32;
   process_pool pool{static_cast<int>(workers)};
+  const auto completed = [&] {
+    std::vector<std::size_t> all;
+    for (const worker_stats& each : pool.stats().workers) all.push_back(each.tasks_completed);
+    return all;
+  };
   // A worker that does not get its turn for a while is taken for stuck, so that on a busy machine some more may be woken.
   CHECK(eventually([&] {
     run_tiny_ones(pool, 2000);
-    const std::vector<std::size_t> before = completed(pool);
+    const std::vector<std::size_t> before = completed();
     run_tiny_ones(pool, 2000);
-    const std::vector<std::size_t> after = completed(pool);
+    const std::vector<std::size_t> after = completed();
     std::size_t at_work = 0;
     for (std::size_t i = 0; i != workers; ++i) at_work += before[i] != after[i] ? 1U : 0U;
     return at_work <= workers / 4;
