@@ -30,6 +30,13 @@ void write(const reply_header& header, reply_half& replies, std::size_t offset) 
   std::memcpy(replies.ring + offset, &header, sizeof(header));
 }
 
+/// Posts an element of `target` for each value.
+template <class... Values>
+void post(lane_port& port, job& target, std::size_t first, Values... values) {
+  chunk what = chunk_of(target, first, values...);
+  REQUIRE(port.post(what) == post_result::posted);
+}
+
 }  // namespace
 
 TEST_CASE("a size that only a header claims costs no memory", "[malformed_replies]") {
@@ -47,8 +54,7 @@ TEST_CASE("replies that cannot be are refused", "[malformed_replies]") {
   idle_job job(double_number);
   lane_without_worker lane;
   auto& [region, port, socket] = lane;
-  chunk what = chunk_of(job, 0, std::uint64_t{1});
-  REQUIRE(port.post(what) == post_result::posted);
+  post(port, job, 0, std::uint64_t{1});
   reply_half& replies = region.replies(0);
 
   SECTION("published beyond what was posted") {
@@ -99,8 +105,7 @@ TEST_CASE("replies are looked for only where the ring has memory", "[malformed_r
   idle_job job(double_number);
   lane_without_worker lane;
   auto& [region, port, socket] = lane;
-  chunk what = chunk_of(job, 0, std::uint64_t{1}, std::uint64_t{2});
-  REQUIRE(port.post(what) == post_result::posted);
+  post(port, job, 0, std::uint64_t{1}, std::uint64_t{2});
   reply_half& replies = region.replies(0);
   write(value_header(1, ring_start - sizeof(reply_header)), replies, 0);
   REQUIRE(port.next_reply(1).has_value());
@@ -114,17 +119,14 @@ TEST_CASE("a series does not go on behind the ring", "[malformed_replies]") {
   idle_job job(double_number);
   lane_without_worker lane;
   auto& [region, port, socket] = lane;
-  const auto post = [&](std::uint64_t i) {
-    chunk what = chunk_of(job, i, i);
-    REQUIRE(port.post(what) == post_result::posted);
-  };
   reply_half& replies = region.replies(0);
   std::memset(replies.ring, 0, ring_bytes);  // all of it has memory
   const std::size_t behind = 64;             // what is left of the ring
   std::uint64_t number = 0;
   for (std::size_t at = 0; at != ring_bytes - behind;) {
     const std::size_t size = std::min(ring_payload, ring_bytes - behind - at - sizeof(reply_header));
-    post(number++);
+    post(port, job, number, number);
+    ++number;
     write(value_header(number, size), replies, at);
     REQUIRE(port.next_reply(number).has_value());
     std::vector<chunk> through;
@@ -133,7 +135,8 @@ TEST_CASE("a series does not go on behind the ring", "[malformed_replies]") {
     at += sizeof(reply_header) + size;
   }
   const auto room = GENERATE(as<std::uint32_t>{}, 4, 5);
-  post(number++);
+  post(port, job, number, number);
+  ++number;
   write(series_header(number, 8, room), replies, ring_bytes - behind);
   CHECK(port.next_reply(number).has_value() == (room == 4));
 }
@@ -142,8 +145,7 @@ TEST_CASE("what lies at the start of the ring ends before what has not been take
   idle_job job(double_number);
   lane_without_worker lane;
   auto& [region, port, socket] = lane;
-  chunk what = chunk_of(job, 0, std::uint64_t{1}, std::uint64_t{2});
-  REQUIRE(port.post(what) == post_result::posted);
+  post(port, job, 0, std::uint64_t{1}, std::uint64_t{2});
   reply_half& replies = region.replies(0);
   const std::size_t mark = GENERATE(as<std::size_t>{}, 40, 48, 1000);
   write(value_header(1, mark - sizeof(reply_header)), replies, 0);
@@ -160,8 +162,7 @@ TEST_CASE("what is being read is not taken back, whatever the worker says by the
   idle_job job(double_number);
   lane_without_worker lane;
   auto& [region, port, socket] = lane;
-  chunk what = chunk_of(job, 0, std::uint64_t{1}, std::uint64_t{2}, std::uint64_t{3}, std::uint64_t{4});
-  REQUIRE(port.post(what) == post_result::posted);
+  post(port, job, 0, std::uint64_t{1}, std::uint64_t{2}, std::uint64_t{3}, std::uint64_t{4});
   reply_half& replies = region.replies(0);
   replies.claimed.store(2);
   replies.published.store(2);

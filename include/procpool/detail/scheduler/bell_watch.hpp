@@ -92,7 +92,7 @@ class bell_watch {
 
   Workers& workers_;
   std::atomic<bool> expecting_{false};
-  bool announced_ = false;       ///< since then, by one that goes on; under the scheduler's mutex
+  bool announced_ = false;       ///< since nothing was expected, by one that goes on; under the scheduler's mutex
   std::mutex mutex_;             ///< taken last
   std::uint32_t turn_ = 0;       ///< the last one, less whose it was
   std::uint32_t collector_ = 0;  ///< its turn while it sleeps, or 0
