@@ -32,6 +32,7 @@
 #include "support/eventually.hpp"
 #include "support/gate.hpp"
 #include "support/processes.hpp"
+#include "support/processors.hpp"
 #include "support/resources_unchanged.hpp"
 #include "support/shared_words.hpp"
 #include "support/tasks.hpp"
@@ -508,6 +509,15 @@ TEST_CASE("workers hold no descriptors of another pool that starts workers meanw
   for (int round = 0; round != 50; ++round) CHECK(process_pool{1}.apply(open_sockets) == alone);
   done = true;
   starts_workers.join();
+}
+
+TEST_CASE("a task is told which processor it runs on", "[process_pool]") {
+  resources_unchanged guard;
+  process_pool pool{1};
+  CHECK(processors_told_wrongly() == 0);
+  CHECK(pool.apply(processors_told_wrongly) == 0);
+  CHECK_THROWS_AS(pool.apply(ways_to_die::raise_kill), worker_crashed);
+  CHECK(pool.apply(processors_told_wrongly) == 0);  // in its replacement
 }
 
 TEST_CASE("a task can use threads, children and signals of its own", "[process_pool]") {

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstdlib>
 
+#include <procpool/detail/posix/restartable_sequences.hpp>
 #include <procpool/detail/posix/system_call.hpp>
 
 namespace procpool::detail {
@@ -55,7 +56,10 @@ void fork_unheard(Run& run) {
   // fork() is called while memory is shared, so it finds this process's locks as they are, and takes those it needs.
   const auto fork_and_leave = [](void* argument) {
     const pid_t pid = ::fork();
-    if (pid == 0) (*static_cast<Run*>(argument))();
+    if (pid == 0) {
+      renew_restartable_sequences();
+      (*static_cast<Run*>(argument))();
+    }
     ::_exit(pid > 0 ? EXIT_SUCCESS : errno);
   };
   const long between = clone_and_stand_still(fork_and_leave, &run);
