@@ -45,9 +45,9 @@ class local_workers {
       state(procpool::detail::worker_state::ready);
     }
 
-    bool asleep() const { return !empty() && !left(); }
+    bool asleep(procpool::detail::afterwards) const { return !empty() && !left(); }
     bool wake() {
-      if (!asleep()) return false;
+      if (empty() || left()) return false;
       host_.wait_for_collector();
       on_worker(true);
       loop_->run();

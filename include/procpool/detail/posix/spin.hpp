@@ -32,10 +32,11 @@ constexpr std::chrono::nanoseconds time_to_copy(std::size_t bytes) noexcept {
 }
 
 /// Looks at `condition`: a short while on the processor, then giving it away between looks, so that a spinning thread
-/// never keeps the one that it waits for from running. False if it does not hold in time. `copied`: the bytes that the
-/// other side is likely to copy before it does.
-template <class Condition>
-bool spin_until(Condition condition, patience how = patience::usual, std::size_t copied = 0) {
+/// never keeps the one that it waits for from running. False if it does not hold in time, or `in_the_way(spent)` when it
+/// is about to give the processor away, after that time. `copied`: the bytes that the other side is likely to copy before
+/// it holds.
+template <class Condition, class InTheWay>
+bool spin_until(Condition condition, patience how, std::size_t copied, InTheWay in_the_way) {
   using clock = std::chrono::steady_clock;
   constexpr auto pausing = std::chrono::microseconds(2);
   constexpr auto spinning = std::chrono::microseconds(50);
@@ -47,8 +48,14 @@ bool spin_until(Condition condition, patience how = patience::usual, std::size_t
     }
     const auto spent = clock::now() - start;
     if (spent > (how == patience::usual ? spinning : pausing) + time_to_copy(copied)) return false;
-    if (spent > pausing) ::sched_yield();
+    if (spent <= pausing) continue;
+    if (in_the_way(spent)) return false;
+    ::sched_yield();
   }
+}
+template <class Condition>
+bool spin_until(Condition condition) {
+  return spin_until(condition, patience::usual, 0, [](auto) { return false; });
 }
 
 /// Locks what others hold for a few microseconds at most: to sleep until it is free, and to be woken, costs both sides

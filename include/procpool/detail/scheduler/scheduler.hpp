@@ -90,7 +90,7 @@ class scheduler final : public engine {
       if (divisible) table_.balance(done);
       look_by(table_.take_soonest_look(), done);
       // Most times the workers are awake, and nothing is left to do without the lock.
-      done.to_wake.erase_if([this](std::size_t i) { return !workers_.at(i).asleep(); });
+      done.to_wake.erase_if([&](std::size_t i) { return !workers_.at(i).asleep(next); });
       if (!here && !done.nothing()) here.emplace(visitors_);
     }
     finish_up(done);

@@ -13,6 +13,7 @@
 #include <procpool/detail/bookkeeping.hpp>
 #include <procpool/detail/crash_report.hpp>
 #include <procpool/detail/deadline.hpp>
+#include <procpool/detail/engine.hpp>
 #include <procpool/detail/job.hpp>
 
 namespace procpool::detail {
@@ -37,7 +38,7 @@ concept worker_port =
       port.leave();
       port.request_stop(number);
       { port.wake() } -> std::same_as<bool>;
-      { port.asleep() } -> std::same_as<bool>;
+      { port.asleep(afterwards::goes_on) } -> std::same_as<bool>;
       port.wake_in_any_case();
       port.close();
       { seen.last() } -> std::same_as<std::uint64_t>;

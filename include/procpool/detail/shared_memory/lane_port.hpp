@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <sched.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -17,6 +19,7 @@
 #include <boost/circular_buffer.hpp>
 
 #include <procpool/detail/crash_report.hpp>
+#include <procpool/detail/engine.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/posix/descriptor_registry.hpp>
 #include <procpool/detail/scheduler/worker_transport.hpp>
@@ -126,8 +129,12 @@ class lane_port {
   /// Makes the worker look, if it sleeps for want of something to run. False if it does not.
   bool wake() noexcept { return protocol::wake(requests_, replies_, sleeping_for::work); }
 
-  /// Whether there is something to wake(), for what has been posted so far.
-  bool asleep() noexcept { return protocol::asleep(requests_, replies_, sleeping_for::work); }
+  /// Whether there is something to wake(), for what this thread has posted, and does next.
+  bool asleep(afterwards next) noexcept {
+    const int awaited_on = next == afterwards::watches ? ::sched_getcpu() + 1 : 0;
+    requests_.awaited_on.store(awaited_on, std::memory_order_relaxed);
+    return protocol::asleep(requests_, replies_, sleeping_for::work);
+  }
 
   /// The same whatever it says of itself: what a thread of a task has overwritten, it then says again.
   void wake_in_any_case() noexcept { protocol::wake_in_any_case(requests_); }

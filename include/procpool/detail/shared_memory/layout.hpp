@@ -63,6 +63,7 @@ struct request_half {
   std::atomic<std::uint32_t> leave;       ///< not 0: once it has run all up to `limit`, the worker leaves in good order
   std::atomic<std::uint64_t> stop;        ///< the number of the element that is asked to stop
   std::atomic<std::uint32_t> array_news;  ///< changes when shared arrays were sent, or are to be let go
+  std::atomic<int> awaited_on;  ///< 1 more than the processor on which a thread waits for what it posted, or 0
 
   // What the worker looks at when it publishes.
   alignas(cache_line)

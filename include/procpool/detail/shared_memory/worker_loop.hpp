@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -67,6 +68,7 @@ class worker_loop final : result_series {
 
   /// A worker that waits so long has nothing to do: if work were there, even a sleeper would be woken sooner.
   static constexpr auto long_wait = std::chrono::microseconds(200);
+  static constexpr auto worth_a_sleep = std::chrono::microseconds(10);
 
   void run_elements() {
     for (;;) {
@@ -126,7 +128,8 @@ class worker_loop final : result_series {
   template <class Condition>
   void sleep_until(Condition condition, sleeping_for what) {
     const auto since = clock::now();
-    if (spin_until(condition, patience_, carried_)) {
+    waited_before_ = std::exchange(waited_, std::chrono::nanoseconds(0));
+    if (spin_until(condition, patience_, carried_, [this](auto spent) { return in_the_way(spent); })) {
       patience_ = patience::usual;
       return;
     }
@@ -135,7 +138,20 @@ class worker_loop final : result_series {
       say_again(what);
       protocol::sleep_unless(requests_, replies_, what, [&] { return condition() || arrays_.news(); });
     } while (!condition());
-    patience_ = clock::now() - since < long_wait ? patience::usual : patience::little;
+    waited_ = clock::now() - since;
+    patience_ = waited_ < long_wait ? patience::usual : patience::little;
+  }
+
+  /// Looks on the processor of the one thread that it waits for, and for longer than it takes to sleep and to be woken there:
+  /// however often it gives that processor away, it has half of its time. Now and then a sleep is worth while in any case:
+  /// when that thread wakes it the system puts it on a processor that is idle, if there is one.
+  bool in_the_way(std::chrono::nanoseconds spent) noexcept {
+    waited_ = spent;
+    if (requests_.awaited_on.load(std::memory_order_relaxed) != ::sched_getcpu() + 1) return false;
+    const auto now = clock::now();
+    if (std::max(spent, waited_before_) < worth_a_sleep && now < stays_until_) return false;
+    stays_until_ = now + std::chrono::milliseconds(1);
+    return true;
   }
 
   /// These words are all that the parent knows this worker by, and a thread that a task has left behind may have
@@ -414,6 +430,9 @@ class worker_loop final : result_series {
   std::uint64_t failed_element_ = 0;
 
   patience patience_ = patience::usual;
+  std::chrono::nanoseconds waited_{};         ///< for what it waits for, or waited for last, as far as it was looked at
+  std::chrono::nanoseconds waited_before_{};  ///< for what it waited for before that
+  clock::time_point stays_until_{};           ///< on the processor of the thread that it waits for
   std::size_t carried_ = 0;  ///< the bytes that the last element came with and left: the parent copies as many
   std::uint64_t published_;
   ring_writer ring_{replies_.ring};
