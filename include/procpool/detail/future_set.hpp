@@ -67,7 +67,7 @@ class future_set {
                [this](bool on) {
                  for (const auto& home : homes_) home->watch(on);
                },
-               [] { return false; });
+               [](resting) { return false; });
     {
       const std::lock_guard lock(lock_);
       ring_ = &bell_;

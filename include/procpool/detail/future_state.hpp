@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <concepts>
 #include <cstdint>
 #include <exception>
@@ -83,6 +85,8 @@ class future_state_base {
   /// Whether its task has started and not ended.
   virtual bool running() const noexcept { return false; }
 
+  /// Whether it comes of many elements, of which nobody waits for one more than for another.
+  virtual bool together() const noexcept { return false; }
   /// For a wait inside a callback: runs what of the callback queue this result depends on, and nothing else. True if it
   /// ran something. Override where a result is settled by a callback_item.
   virtual bool assist() noexcept { return false; }
@@ -96,9 +100,11 @@ class future_state_base {
     home_->require_owned("waiting for a result");
     if (ready()) return true;
     if (home_->callbacks().here()) return wait_inside_callback(deadline);
+    look_ahead expected = home_->expected();
+    expected.together = together();
     return help_until([this] { return ready(); }, [this] { return home_->help(); }, deadline,
                       [this, deadline] { sleep(deadline); }, [this](bool on) { home_->watch(on); },
-                      [this, deadline] { return rest(deadline); }, home_->expected());
+                      [this, deadline](resting how) { return rest(how, deadline); }, expected);
   }
 
   /// False, and nothing done, if the result is there already.
@@ -196,9 +202,11 @@ class future_state_base {
   }
 
   /// As the leader, if it can be.
-  bool rest(steady_time deadline) noexcept {
+  bool rest(resting how, steady_time deadline) noexcept {
+    constexpr std::chrono::microseconds moment{50};
     if (!home_->lead()) return false;
-    const bool slept = (marked(leader) & ended) != 0 || home_->rest(deadline);
+    if (how == resting::for_a_moment) deadline = std::min(deadline, std::chrono::steady_clock::now() + moment);
+    const bool slept = (marked(leader) & ended) != 0 || home_->rest(how, deadline);
     status_.fetch_and(~leader, std::memory_order_relaxed);  // what it settles itself it need not be roused for
     home_->follow();
     return slept;
@@ -225,7 +233,7 @@ class future_state_base {
                                       return assist() || home_->help();
                                     },
                                     deadline, [&events, &seen, deadline] { events.wait(seen, deadline); },
-                                    [this](bool on) { home_->watch(on); }, [] { return false; });
+                                    [this](bool on) { home_->watch(on); }, [](resting) { return false; });
     remove_observer(on_end);
     return in_time;
   }

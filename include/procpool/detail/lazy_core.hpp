@@ -146,7 +146,7 @@ class lazy_core {
           return home_->help();
         },
         deadline, [this, &seen, deadline] { job_->events.wait(seen, deadline); }, [this](bool on) { home_->watch(on); },
-        [] { return false; }, home_->expected());
+        [](resting) { return false; }, home_->expected());
   }
 
   std::size_t room() const noexcept { return buffersize_ - (taken_ - yielded_); }

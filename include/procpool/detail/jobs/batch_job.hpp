@@ -81,6 +81,7 @@ class batch_job final : public future_state<typename Collector::result>, public 
     return true;
   }
   bool running() const noexcept override { return !this->ready() && this->home().running(*this); }
+  bool together() const noexcept override { return awaited_together; }
   bool assist() noexcept override { return progress_ && this->home().callbacks().run_now(*this); }
 
  private:

@@ -127,11 +127,11 @@ class scheduler final : public engine {
 
   bool lead() noexcept override { return !led_.exchange(true, std::memory_order_acquire); }
   void follow() noexcept override { led_.store(false, std::memory_order_release); }
-  bool rest(steady_time deadline) noexcept override {
+  bool rest(resting how, steady_time deadline) noexcept override {
     const visitors::visit here(leaders_);
     if (finished_ || role_.mine()) return false;
     bell_.rest();
-    const bool slept = anything_published() || workers_.rest(deadline);
+    const bool slept = (how == resting::until_news && anything_published()) || workers_.rest(deadline);
     bell_.rise();
     return slept;
   }
