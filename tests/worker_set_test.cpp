@@ -3,8 +3,10 @@
 #include <vector>
 
 #include <catch2/catch.hpp>
+#include <procpool/detail/scheduler/busy_workers.hpp>
 #include <procpool/detail/scheduler/worker_set.hpp>
 
+using procpool::detail::busy_workers;
 using procpool::detail::worker_set;
 
 namespace {
@@ -17,7 +19,8 @@ worker_set set_of(const numbers& all) {
   return set;
 }
 
-numbers visited(const worker_set& set) {
+template <class Set>
+numbers visited(const Set& set) {
   numbers all;
   set.for_each([&](std::size_t i) { all.push_back(i); });
   return all;
@@ -68,4 +71,23 @@ TEST_CASE("a set of workers counts them, and loses those that a predicate holds 
   CHECK(set.contains(63));
   set.erase_if([](std::size_t) { return true; });
   CHECK(set.empty());
+}
+
+TEST_CASE("workers are busy from when they are inserted to when they are erased", "[worker_set]") {
+  for (const std::size_t workers : {1U, 63U, 64U, 65U, 200U}) {
+    CAPTURE(workers);
+    busy_workers busy(workers);
+    CHECK(visited(busy).empty());
+    numbers all;
+    for (std::size_t i = 0; i != workers; ++i) {
+      busy.insert(i);
+      all.push_back(i);
+    }
+    busy.insert(workers / 2);
+    CHECK(visited(busy) == all);
+    for (std::size_t i = 0; i + 1 != workers; ++i) busy.erase(i);
+    CHECK(visited(busy) == numbers{workers - 1});
+    busy.erase(workers - 1);
+    CHECK(visited(busy).empty());
+  }
 }

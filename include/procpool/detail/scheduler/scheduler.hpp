@@ -110,9 +110,9 @@ class scheduler final : public engine {
     if (!role_.try_lock()) return false;
     bool any = false;
     // The lanes stay while this thread has the role and finish() had not come so far.
-    for (std::size_t i = 0; !finished_.load(std::memory_order_relaxed) && i != crew_.size(); ++i) {
-      if (!workers_.at(i).quiet() && collect(i)) any = true;
-    }
+    table_.busy().for_each([&](std::size_t i) {
+      if (!finished_.load(std::memory_order_relaxed) && !workers_.at(i).quiet() && collect(i)) any = true;
+    });
     role_.unlock();
     return any;
   }

@@ -13,6 +13,7 @@
 #include <procpool/detail/bookkeeping.hpp>
 #include <procpool/detail/deadline.hpp>
 #include <procpool/detail/job.hpp>
+#include <procpool/detail/scheduler/busy_workers.hpp>
 #include <procpool/detail/scheduler/crew.hpp>
 #include <procpool/detail/scheduler/crowd.hpp>
 #include <procpool/detail/scheduler/leftovers.hpp>
@@ -23,11 +24,12 @@ namespace procpool::detail {
 
 /// Which element is where: in the queue, in the queue of one worker, or posted to a lane. It decides what goes to which
 /// worker, what is taken back, and what ends without having run, and it counts. The only truth about a task, and all of
-/// it in private memory. Every member is called under the scheduler's mutex.
+/// it in private memory. Every member is called under the scheduler's mutex, but for those of busy().
 template <worker_transport Workers>
 class task_table {
  public:
-  task_table(Workers& workers, crew<Workers>& crew) : workers_(workers), crew_(crew), crowd_(workers, crew) {}
+  task_table(Workers& workers, crew<Workers>& crew)
+      : workers_(workers), crew_(crew), busy_(crew.size()), crowd_(workers, crew) {}
 
   std::size_t submitted = 0;
   std::size_t completed = 0;  ///< ended in a value
@@ -36,6 +38,7 @@ class task_table {
 
   std::size_t in_flight() const noexcept { return submitted - completed - failed; }
   bool queue_empty() const noexcept { return queue_.empty(); }
+  const busy_workers& busy() const noexcept { return busy_; }
 
   /// How many workers run an element that is not settled.
   std::size_t running() const noexcept {
@@ -204,6 +207,7 @@ class task_table {
   /// The worker has ended some elements: more is posted, and if it or others have nothing to do, given away.
   void refill(std::size_t i, std::size_t ended, leftovers& done) {
     crowd_.ended(i, ended);
+    if (workers_.at(i).empty()) busy_.erase(i);
     if (in_flight() == 0) {  // nothing waits anywhere, or moves
       forget_levels();
       idle_ = true;
@@ -321,6 +325,7 @@ class task_table {
     if (result == post_result::too_large) end(std::move(front), end_cause::too_large, done);
     if (result == post_result::posted) {
       done.to_wake.insert(i);
+      busy_.insert(i);
       crowd_.posted(i);
       if (timeout.count() != 0) {
         soonest_look_ = std::min(soonest_look_, later(std::chrono::steady_clock::now(), timeout));
@@ -389,6 +394,7 @@ class task_table {
   std::size_t level_ = 0;     ///< least_busy(): who has no more to do than this is given more,
   std::size_t at_level_ = 0;  ///< from this one on
   bool idle_ = false;         ///< a worker may have nothing to do, but for those that refill() is told of
+  busy_workers busy_;
   crowd<Workers> crowd_;
   steady_time soonest_look_ = no_deadline;
   std::optional<end_cause> ending_;

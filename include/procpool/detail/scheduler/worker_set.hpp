@@ -13,6 +13,14 @@ namespace procpool::detail {
 /// Some of the workers of a pool, by their numbers.
 class worker_set {
  public:
+  // Worker `i` is a bit of word i / bits.
+  static constexpr std::size_t bits = 64;
+  static constexpr std::uint64_t bit(std::size_t i) noexcept { return std::uint64_t{1} << i % bits; }
+  template <class Visit>
+  static void visit_word(std::uint64_t word, std::size_t begin, Visit& visit) {
+    for (; word != 0; word &= word - 1) visit(begin + static_cast<std::size_t>(std::countr_zero(word)));
+  }
+
   void insert(std::size_t i) {
     if (i < bits) {
       first_ |= bit(i);
@@ -53,14 +61,6 @@ class worker_set {
   }
 
  private:
-  static constexpr std::size_t bits = 64;
-  static constexpr std::uint64_t bit(std::size_t i) noexcept { return std::uint64_t{1} << i % bits; }
-
-  template <class Visit>
-  static void visit_word(std::uint64_t word, std::size_t begin, Visit& visit) {
-    for (; word != 0; word &= word - 1) visit(begin + static_cast<std::size_t>(std::countr_zero(word)));
-  }
-
   std::uint64_t first_ = 0;
   bookkeeping_vector<std::uint64_t> others_{};
 };
