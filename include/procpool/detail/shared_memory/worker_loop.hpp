@@ -15,6 +15,7 @@
 #include <memory>
 #include <new>
 #include <optional>
+#include <utility>
 
 #include <procpool/detail/codec/code_map.hpp>
 #include <procpool/detail/codec/exception_codec.hpp>
