@@ -59,8 +59,8 @@ class engine : public std::enable_shared_from_this<engine> {
   /// True if this is the one from now on, until it calls follow(). False where another one is, or nobody can.
   virtual bool lead() noexcept { return false; }
   virtual void follow() noexcept {}
-  /// The leader sleeps until there may be something to settle, or more than there is; until rouse() is called, or the
-  /// deadline has passed. Meanwhile it does not watch. False if it cannot sleep here.
+  /// The leader sleeps until there may be something to settle, or, for a moment, until a worker rings though there is;
+  /// until rouse() is called, or the deadline has passed. Meanwhile it does not watch. False if it cannot sleep here.
   virtual bool rest(resting /*how*/, steady_time /*deadline*/) noexcept { return false; }
   /// Wakes the leader: somebody else has settled what it waits for.
   virtual void rouse() noexcept {}
